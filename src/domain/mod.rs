@@ -1,4 +1,16 @@
 //! What the words mean. Pure data and rules: no async, no I/O, no clock.
 
+pub mod cloud;
+pub mod cluster;
+pub mod condition;
+pub mod field;
 pub mod ids;
+pub mod inventory;
+pub mod migration;
+pub mod name;
+pub mod node;
+pub mod node_view;
+pub mod offering;
 pub mod outside;
+pub mod version;
+pub mod wave;

@@ -1,0 +1,527 @@
+//! ClusterMigration: a cluster's workers move from one cloud to another, wave by wave.
+//!
+//! ```text
+//! pending > preflight > [ provisioning > draining > soaking > (approval) ] per wave
+//!         > holding > committing > succeeded
+//! any phase before committing > rolling_back > rolled_back
+//! before the first server was made: cancelled
+//! ```
+//!
+//! Who writes: `app` sets wishes (`paused`, `approved_wave`, `verb`), the migration worker moves
+//! the phase under its lease, the cluster worker makes and deletes nodes by what
+//! `plan::pool::wanted` says for the phase.
+//!
+//! Invariants: new nodes are usable before old ones are cordoned; old servers exist until
+//! `committing`; rolling back makes no server and calls nothing on the target cloud except to
+//! delete; a node wanted absent is never revived.
+//!
+//! After a crash: the phase is still right, since it only moves when what it waits for is recorded.
+//! A cordon or an eviction that was not recorded is repeated, and both are idempotent.
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::field::FieldErrors;
+use super::ids::{CloudId, ClusterId, MigrationId, NodeId};
+use super::wave::{WaveSpec, check_waves, default_waves};
+
+/// What an owner asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MigrationSpec {
+    /// Cloud that the workers leave, by name; default: the one cloud on which the pools are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// Cloud that they move to, by name.
+    pub target: String,
+    /// Pools by name; default: all on the source.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pools: Vec<String>,
+    /// Default `1, 25%, 100%` with a soak of 180 s.
+    #[serde(default = "default_waves")]
+    pub waves: Vec<WaveSpec>,
+    /// How nodes are drained.
+    #[serde(default)]
+    pub drain: DrainSpec,
+    /// Seconds for which the old nodes are kept, cordoned, after the last wave. Default 24 h.
+    #[serde(default = "hold_default")]
+    pub hold_seconds: u32,
+    /// What ends the hold. Default: its end.
+    #[serde(default)]
+    pub commit: CommitPolicy,
+}
+
+fn hold_default() -> u32 {
+    24 * 3600
+}
+
+/// How nodes are drained.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct DrainSpec {
+    /// Seconds that one node may take, 10 to 86400. Default 3600.
+    pub timeout_seconds: u32,
+    /// What happens then. Default: pause.
+    pub at_deadline: AtDeadline,
+    /// Nodes drained at once, 1 to 20; default: one in the first wave, then a tenth of the wave.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parallel: Option<u32>,
+}
+
+impl Default for DrainSpec {
+    fn default() -> Self {
+        Self { timeout_seconds: 3600, at_deadline: AtDeadline::Pause, parallel: None }
+    }
+}
+
+/// What happens when a node is not drained in time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AtDeadline {
+    /// The migration pauses and says who blocks.
+    #[default]
+    Pause,
+    /// The node is left as it is, cordoned; the migration goes on without it. Its server is
+    /// deleted at commit like any other.
+    SkipNode,
+    /// Pods that could not be evicted are deleted. An explicit choice, recorded with its author.
+    Force,
+}
+
+/// What ends the hold.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CommitPolicy {
+    /// The end of the hold.
+    #[default]
+    AutoAfterHold,
+    /// Only the verb `commit`.
+    Manual,
+}
+
+impl MigrationSpec {
+    /// Checks all that can be known without the database.
+    pub fn check(&self) -> FieldErrors {
+        let mut errors = check_waves(&self.waves);
+        if !(10..=86_400).contains(&self.drain.timeout_seconds) {
+            errors.push("drain.timeout_seconds", "must be 10 to 86400");
+        }
+        if self.drain.parallel.is_some_and(|n| !(1..=20).contains(&n)) {
+            errors.push("drain.parallel", "must be 1 to 20");
+        }
+        if self.hold_seconds > 30 * 86_400 {
+            errors.push("hold_seconds", "must be 0 to 2592000 (30 days)");
+        }
+        if self.source.as_deref() == Some(self.target.as_str()) {
+            errors.push("target", "must be another cloud than the source");
+        }
+        errors
+    }
+}
+
+/// Where a migration is.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Accepted; nothing looked at yet.
+    Pending,
+    /// Target and nodes are looked at; nothing is touched.
+    Preflight,
+    /// The wave's new nodes are made.
+    Provisioning,
+    /// The wave's old nodes are cordoned and drained.
+    Draining,
+    /// All must stay healthy for the wave's soak.
+    Soaking,
+    /// The wave's gate wants somebody's approval.
+    Approval,
+    /// All waves are through; old nodes are kept, cordoned.
+    Holding,
+    /// Old nodes are deleted. The point of no return.
+    Committing,
+    /// Done.
+    Succeeded,
+    /// Old nodes are uncordoned, new ones drained and deleted.
+    RollingBack,
+    /// The source serves and the target is drained.
+    RolledBack,
+    /// Ended before the first server was made.
+    Cancelled,
+}
+
+/// What moves a phase.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Event {
+    /// A worker took it up.
+    Taken,
+    /// Preflight found nothing that blocks.
+    Passed,
+    /// The wave's new nodes are usable.
+    Provisioned,
+    /// The wave's old nodes are drained.
+    Drained,
+    /// The soak is over and the wave's gate wants approval.
+    SoakedNeedsApproval,
+    /// The soak is over, or the wave was approved, and there is another wave.
+    NextWave,
+    /// The soak is over, or the wave was approved, and it was the last.
+    LastWave,
+    /// The hold is over, or somebody committed.
+    Commit,
+    /// The old nodes are gone.
+    Committed,
+    /// Somebody wants the way back.
+    Rollback,
+    /// The target is drained and the source uncordoned.
+    Returned,
+    /// Somebody cancelled before a server was made.
+    Cancel,
+}
+
+/// The event makes no sense in the phase.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{event:?} is not possible in phase {phase:?}")]
+pub struct IllegalTransition {
+    /// Where it is.
+    pub phase: Phase,
+    /// What was asked.
+    pub event: Event,
+}
+
+impl Phase {
+    /// The phase that follows when `event` happens.
+    pub fn after(self, event: Event) -> Result<Self, IllegalTransition> {
+        use Event as E;
+        use Phase as P;
+        match (self, event) {
+            (P::Pending, E::Taken) => Ok(P::Preflight),
+            (P::Preflight, E::Passed) | (P::Soaking | P::Approval, E::NextWave) => {
+                Ok(P::Provisioning)
+            }
+            (P::Provisioning, E::Provisioned) => Ok(P::Draining),
+            (P::Draining, E::Drained) => Ok(P::Soaking),
+            (P::Soaking, E::SoakedNeedsApproval) => Ok(P::Approval),
+            (P::Soaking | P::Approval, E::LastWave) => Ok(P::Holding),
+            (P::Holding, E::Commit) => Ok(P::Committing),
+            (P::Committing, E::Committed) => Ok(P::Succeeded),
+            (P::RollingBack, E::Returned) => Ok(P::RolledBack),
+            (P::Pending | P::Preflight, E::Cancel) => Ok(P::Cancelled),
+            (
+                P::Pending
+                | P::Preflight
+                | P::Provisioning
+                | P::Draining
+                | P::Soaking
+                | P::Approval
+                | P::Holding,
+                E::Rollback,
+            ) => Ok(P::RollingBack),
+            (phase, event) => Err(IllegalTransition { phase, event }),
+        }
+    }
+
+    /// Whether nothing will happen any more.
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::Succeeded | Self::RolledBack | Self::Cancelled)
+    }
+
+    /// Whether the way back is still open.
+    pub fn can_roll_back(self) -> bool {
+        self.after(Event::Rollback).is_ok()
+    }
+
+    /// The word in API, database and command.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Preflight => "preflight",
+            Self::Provisioning => "provisioning",
+            Self::Draining => "draining",
+            Self::Soaking => "soaking",
+            Self::Approval => "approval",
+            Self::Holding => "holding",
+            Self::Committing => "committing",
+            Self::Succeeded => "succeeded",
+            Self::RollingBack => "rolling_back",
+            Self::RolledBack => "rolled_back",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// Which way a migration goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Direction {
+    /// To the target.
+    Forward,
+    /// Back to the source.
+    Back,
+}
+
+/// What a user can ask of a migration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Verb {
+    /// Take no further step until resumed.
+    Pause,
+    /// Go on.
+    Resume,
+    /// Let the wave that waits for approval pass.
+    Approve,
+    /// Turn back.
+    Rollback,
+    /// End the hold and delete the old nodes.
+    Commit,
+    /// End it before the first server is made.
+    Cancel,
+    /// Forget back-off and attempts of what is parked.
+    Retry,
+}
+
+/// All verbs, in the order in which they are listed to users.
+pub const VERBS: [Verb; 7] = [
+    Verb::Pause,
+    Verb::Resume,
+    Verb::Approve,
+    Verb::Rollback,
+    Verb::Commit,
+    Verb::Cancel,
+    Verb::Retry,
+];
+
+impl Verb {
+    /// The word in API and command.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::Approve => "approve",
+            Self::Rollback => "rollback",
+            Self::Commit => "commit",
+            Self::Cancel => "cancel",
+            Self::Retry => "retry",
+        }
+    }
+
+    /// Whether the verb makes sense in `phase`. Asking again for what already is so is legal, so
+    /// that every verb may be repeated.
+    pub fn is_legal(self, phase: Phase) -> bool {
+        match self {
+            Self::Pause | Self::Resume | Self::Retry => !phase.is_final(),
+            Self::Approve => phase == Phase::Approval,
+            Self::Rollback => {
+                phase.can_roll_back() || matches!(phase, Phase::RollingBack | Phase::RolledBack)
+            }
+            Self::Commit => matches!(phase, Phase::Holding | Phase::Committing | Phase::Succeeded),
+            Self::Cancel => matches!(phase, Phase::Pending | Phase::Preflight | Phase::Cancelled),
+        }
+    }
+}
+
+/// A migration as the planner sees it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Migration {
+    /// Its id.
+    pub id: MigrationId,
+    /// Which cluster.
+    pub cluster_id: ClusterId,
+    /// Cloud that the workers leave.
+    pub source: CloudId,
+    /// Cloud that they move to.
+    pub target: CloudId,
+    /// What was asked.
+    pub spec: MigrationSpec,
+    /// Where it is.
+    pub phase: Phase,
+    /// When the phase began.
+    pub phase_since: Timestamp,
+    /// Index of the wave into `spec.waves`.
+    pub wave: usize,
+    /// Why it is paused, if it is.
+    pub paused: Option<String>,
+    /// The wave that somebody approved last.
+    pub approved_wave: Option<usize>,
+    /// Somebody wants it committed.
+    pub wants_commit: bool,
+    /// Somebody wants it back.
+    pub wants_rollback: bool,
+    /// Since when everything that the soak asks for has been true.
+    pub healthy_since: Option<Timestamp>,
+    /// Its nodes: old ones with a wave, new ones without.
+    pub nodes: Vec<MigrationNode>,
+}
+
+/// What happened to one node of a migration.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MigrationNode {
+    /// Which node.
+    pub node_id: NodeId,
+    /// Wave of an old node; `None` on the target's side.
+    pub wave: Option<usize>,
+    /// How far its drain is.
+    pub drain: Drain,
+    /// Whether it was cordoned by somebody else before us; then it stays cordoned on the way back.
+    pub was_cordoned: bool,
+    /// When its drain began.
+    pub drain_started_at: Option<Timestamp>,
+    /// Who keeps it from being drained: pods, PDBs and why.
+    pub blockers: Vec<Blocker>,
+}
+
+/// How far the drain of a node is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Drain {
+    /// Not touched, or given back.
+    Idle,
+    /// A cordon may have been set.
+    Cordoning,
+    /// Cordoned; its pods are being evicted.
+    Evicting,
+    /// Only pods that stay on every node are left; the cluster said so.
+    Drained,
+    /// Left as it is by the drain policy; cordoned.
+    Skipped,
+    /// The cordon is being taken back.
+    Uncordoning,
+}
+
+impl Drain {
+    /// The word in API and database.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Cordoning => "cordoning",
+            Self::Evicting => "evicting",
+            Self::Drained => "drained",
+            Self::Skipped => "skipped",
+            Self::Uncordoning => "uncordoning",
+        }
+    }
+
+    /// Whether the node counts as done for its wave.
+    pub fn is_over(self) -> bool {
+        matches!(self, Self::Drained | Self::Skipped)
+    }
+}
+
+/// What keeps a node from being drained.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Blocker {
+    /// `namespace/name` of the pod.
+    pub pod: String,
+    /// Why it is still there, such as `PDB web allows 0 disruptions`.
+    pub reason: String,
+}
+
+impl Migration {
+    /// Which way it goes.
+    pub fn direction(&self) -> Direction {
+        match self.phase {
+            Phase::RollingBack | Phase::RolledBack => Direction::Back,
+            _ => Direction::Forward,
+        }
+    }
+
+    /// The wave after the present one that has nodes.
+    pub fn next_wave(&self) -> Option<usize> {
+        self.nodes.iter().filter_map(|n| n.wave).filter(|wave| *wave > self.wave).min()
+    }
+
+    /// When a drain that began at `since` must be over.
+    pub fn drain_deadline(&self, since: Timestamp) -> Timestamp {
+        since + SignedDuration::from_secs(i64::from(self.spec.drain.timeout_seconds))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PHASES: [Phase; 12] = [
+        Phase::Pending,
+        Phase::Preflight,
+        Phase::Provisioning,
+        Phase::Draining,
+        Phase::Soaking,
+        Phase::Approval,
+        Phase::Holding,
+        Phase::Committing,
+        Phase::Succeeded,
+        Phase::RollingBack,
+        Phase::RolledBack,
+        Phase::Cancelled,
+    ];
+    const EVENTS: [Event; 12] = [
+        Event::Taken,
+        Event::Passed,
+        Event::Provisioned,
+        Event::Drained,
+        Event::SoakedNeedsApproval,
+        Event::NextWave,
+        Event::LastWave,
+        Event::Commit,
+        Event::Committed,
+        Event::Rollback,
+        Event::Returned,
+        Event::Cancel,
+    ];
+
+    #[test]
+    fn exactly_the_drawn_transitions_exist() {
+        let mut drawn = Vec::new();
+        for phase in PHASES {
+            for event in EVENTS {
+                if let Ok(next) = phase.after(event) {
+                    drawn.push(format!("{} {event:?} {}", phase.as_str(), next.as_str()));
+                }
+            }
+        }
+        assert_eq!(
+            drawn,
+            [
+                "pending Taken preflight",
+                "pending Rollback rolling_back",
+                "pending Cancel cancelled",
+                "preflight Passed provisioning",
+                "preflight Rollback rolling_back",
+                "preflight Cancel cancelled",
+                "provisioning Provisioned draining",
+                "provisioning Rollback rolling_back",
+                "draining Drained soaking",
+                "draining Rollback rolling_back",
+                "soaking SoakedNeedsApproval approval",
+                "soaking NextWave provisioning",
+                "soaking LastWave holding",
+                "soaking Rollback rolling_back",
+                "approval NextWave provisioning",
+                "approval LastWave holding",
+                "approval Rollback rolling_back",
+                "holding Commit committing",
+                "holding Rollback rolling_back",
+                "committing Committed succeeded",
+                "rolling_back Returned rolled_back",
+            ]
+        );
+    }
+
+    #[test]
+    fn every_phase_that_is_not_final_can_be_left() {
+        for phase in PHASES {
+            let left = EVENTS.iter().any(|event| phase.after(*event).is_ok());
+            assert_eq!(left, !phase.is_final(), "{phase:?}");
+        }
+    }
+
+    #[test]
+    fn source_equal_to_target_is_named() {
+        let spec: MigrationSpec =
+            serde_json::from_str(r#"{"source":"west","target":"west"}"#).unwrap();
+        assert_eq!(spec.check().0[0].field, "target");
+        assert!(serde_json::from_str::<MigrationSpec>(r#"{"target":"w","wave":[]}"#).is_err());
+    }
+}

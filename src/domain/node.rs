@@ -1,0 +1,199 @@
+//! A node: one worker or control-plane member, wanted and observed.
+//!
+//! A node owns at most four things outside: a Neutron port, a Nova server booted with it, a
+//! bootstrap token in the cluster (workers only) and the Node object that the kubelet registers.
+//! What we make goes through [`Outside`]: `Unknown` is written before the call that makes it, so
+//! whoever reads the row after a crash knows that something may be there.
+//!
+//! A row is never used twice: when its server can't be used, the row is wanted absent and another
+//! row with another name takes its place.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::ids::{CloudId, ClusterId, NodeId, PoolId};
+use super::inventory::ServerStatus;
+
+/// What a node is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// API server, etcd and controllers.
+    ControlPlane,
+    /// Runs the tenant's pods.
+    Worker,
+}
+
+/// Whether a node is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Desired {
+    /// It should serve.
+    Present,
+    /// It should go. One way: a node is never revived.
+    Absent,
+}
+
+/// What we know of a thing that we make outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Outside {
+    /// No call that could make it was ever sent.
+    Never,
+    /// A call was sent and its result was not recorded: it may be there, once.
+    Unknown,
+    /// It is there, and we know its id.
+    Present,
+    /// A call to delete it was sent; it may still be there.
+    Deleting,
+    /// It was there, or may have been, and is surely gone.
+    Gone,
+}
+
+impl Outside {
+    /// Whether it may exist; this is what counts in limits.
+    pub fn may_exist(self) -> bool {
+        matches!(self, Self::Unknown | Self::Present | Self::Deleting)
+    }
+}
+
+/// A node with everything that the planner may know.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Node {
+    /// Our id; it marks server and port.
+    pub id: NodeId,
+    /// Its cluster.
+    pub cluster_id: ClusterId,
+    /// Its pool; none for the control plane.
+    pub pool_id: Option<PoolId>,
+    /// What it is for.
+    pub role: Role,
+    /// Which member of the control plane it is, from 0.
+    pub member: Option<u16>,
+    /// Name of server and Node object.
+    pub name: String,
+    /// Where it is.
+    pub cloud_id: CloudId,
+    /// Whether it is wanted.
+    pub desired: Desired,
+    /// How many rows before it failed to come up in its place.
+    pub attempt: u32,
+    /// Nothing is tried before this moment (back-off).
+    pub not_before: Option<Timestamp>,
+    /// When the row was made.
+    pub created_at: Timestamp,
+    /// The Neutron port.
+    pub port: Outside,
+    /// Its id.
+    pub port_id: Option<String>,
+    /// Its address.
+    pub address: Option<String>,
+    /// The Nova server.
+    pub server: Outside,
+    /// Its id.
+    pub server_id: Option<String>,
+    /// When the call that makes it was first about to be sent.
+    pub server_intent_at: Option<Timestamp>,
+    /// What Nova says of it; `None` until it was listed.
+    pub server_status: Option<ServerStatus>,
+    /// Nova's fault, if it has one.
+    pub server_fault: Option<String>,
+    /// Since when complete lists have not shown it, though it should be there.
+    pub server_missing_since: Option<Timestamp>,
+    /// The bootstrap token in the cluster.
+    pub token: Outside,
+    /// The Node object.
+    pub object: Outside,
+    /// The Node object's view, when `object` is `Present`.
+    pub kubelet: Kubelet,
+    /// When it was first usable (domain rule: [`Node::is_usable`]).
+    pub usable_at: Option<Timestamp>,
+    /// Marker that the cluster reconcile cannot go on with this node, in words.
+    pub trouble: Option<String>,
+}
+
+/// What the Node object says, as last listed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "four facts of a Node object, independent")]
+pub struct Kubelet {
+    /// Condition Ready is True.
+    pub is_ready: bool,
+    /// `spec.unschedulable`.
+    pub is_cordoned: bool,
+    /// The providerID is that of our server.
+    pub is_ours: bool,
+    /// Labels and taints of the pool are on it.
+    pub is_labelled: bool,
+    /// The daemons that the offering names are Ready on it.
+    pub has_daemons: bool,
+    /// Version of the kubelet.
+    pub version: String,
+}
+
+impl Node {
+    /// Whether pods may be moved onto it: server ACTIVE, Node Ready, right providerID, labels and
+    /// taints of the pool, daemons Ready. Rule: the checklist of Cluster API's machine health and
+    /// kubeadm's join, put together. A cordon does not make a node unusable.
+    pub fn is_usable(&self) -> bool {
+        self.desired == Desired::Present
+            && self.server == Outside::Present
+            && self.server_status == Some(ServerStatus::Active)
+            && self.object == Outside::Present
+            && self.kubelet.is_ready
+            && self.kubelet.is_ours
+            && self.kubelet.is_labelled
+            && self.kubelet.has_daemons
+    }
+
+    /// Whether new pods are put on it.
+    pub fn is_serving(&self) -> bool {
+        self.is_usable() && !self.kubelet.is_cordoned
+    }
+
+    /// Whether anything of it may exist outside.
+    pub fn may_exist(&self) -> bool {
+        self.port.may_exist()
+            || self.server.may_exist()
+            || self.token.may_exist()
+            || self.object.may_exist()
+    }
+
+    /// What a person is told it is doing.
+    pub fn stage(&self) -> NodeStage {
+        if self.desired == Desired::Absent {
+            return if self.may_exist() { NodeStage::Deleting } else { NodeStage::Gone };
+        }
+        match (self.server, &self.server_status) {
+            (Outside::Never, _) => NodeStage::Wanted,
+            (Outside::Present, Some(ServerStatus::Active)) if self.is_usable() => NodeStage::Usable,
+            (Outside::Present, Some(ServerStatus::Active)) if self.usable_at.is_none() => {
+                NodeStage::Joining
+            }
+            (Outside::Present | Outside::Unknown, None | Some(ServerStatus::Build)) => {
+                NodeStage::Building
+            }
+            _ => NodeStage::Unhealthy,
+        }
+    }
+}
+
+/// What a node is doing, in one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum NodeStage {
+    /// Nothing of it was made yet.
+    Wanted,
+    /// Nova builds its server.
+    Building,
+    /// The server runs; the kubelet is on its way.
+    Joining,
+    /// It serves.
+    Usable,
+    /// It served, or its server failed; it does not serve now.
+    Unhealthy,
+    /// It is being deleted.
+    Deleting,
+    /// Nothing is left of it.
+    Gone,
+}
