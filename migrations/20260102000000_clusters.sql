@@ -117,8 +117,9 @@ CREATE SEQUENCE outside_order;
 
 -- One worker or control-plane member. Made by the cluster worker; `desired` is set absent by the
 -- cluster worker (scale, replace), the migration worker (commit, rollback) and never set back.
--- server_* and port_* are written by the cluster worker and the server list, object_* and kubelet_*
--- by the cluster worker and the node list. Rows are kept for 30 days after they are closed.
+-- server_* and port_* are written by the cluster worker and the server list, object_* and kubelet
+-- by the cluster worker and the node list, drain* by the migration worker while the node is wanted
+-- and by the cluster worker once it is not. Rows are kept for 30 days after they are closed.
 CREATE TABLE nodes (
     id uuid PRIMARY KEY,
     cluster_id uuid NOT NULL REFERENCES clusters (id),
@@ -166,6 +167,13 @@ CREATE TABLE nodes (
     object_order bigint NOT NULL DEFAULT 0,
     kubelet jsonb NOT NULL DEFAULT '{}',
     usable_at timestamptz,
+    drain text NOT NULL DEFAULT 'idle'
+        CONSTRAINT nodes_drain_check CHECK (drain IN (
+            'idle', 'cordoning', 'evicting', 'drained', 'skipped', 'uncordoning')),
+    drain_started_at timestamptz,
+    drained_at timestamptz,
+    was_cordoned boolean NOT NULL DEFAULT false,
+    blockers jsonb NOT NULL DEFAULT '[]',
     CONSTRAINT nodes_name_key UNIQUE (name),
     CONSTRAINT nodes_bundle_token_hash_key UNIQUE (bundle_token_hash)
 ) WITH (fillfactor = 80);
@@ -235,19 +243,12 @@ CREATE INDEX migrations_target_cloud_id_idx ON migrations (target_cloud_id);
 CREATE UNIQUE INDEX migrations_one_per_cluster_key ON migrations (cluster_id)
     WHERE phase NOT IN ('succeeded', 'rolled_back', 'cancelled');
 
--- One row for each node a migration touches; old nodes have a wave. Written by app (the list that
--- is fixed when the migration is accepted) and the migration worker. Dies with its node.
+-- The old nodes of a migration and their waves, fixed when it is accepted. Written once by app;
+-- dies with its node.
 CREATE TABLE migration_nodes (
     migration_id uuid NOT NULL REFERENCES migrations (id),
     node_id uuid NOT NULL REFERENCES nodes (id) ON DELETE CASCADE,
-    wave integer,
-    drain text NOT NULL DEFAULT 'idle'
-        CONSTRAINT migration_nodes_drain_check CHECK (drain IN (
-            'idle', 'cordoning', 'evicting', 'drained', 'skipped', 'uncordoning')),
-    was_cordoned boolean NOT NULL DEFAULT false,
-    drain_started_at timestamptz,
-    drained_at timestamptz,
-    blockers jsonb NOT NULL DEFAULT '[]',
+    wave integer NOT NULL,
     PRIMARY KEY (migration_id, node_id)
 );
 CREATE INDEX migration_nodes_node_id_idx ON migration_nodes (node_id);

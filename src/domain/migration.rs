@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::field::FieldErrors;
-use super::ids::{CloudId, ClusterId, MigrationId, NodeId};
+use super::ids::{CloudId, ClusterId, MigrationId, NodeId, PoolId};
 use super::wave::{WaveSpec, check_waves, default_waves};
 
 /// What an owner asks for.
@@ -151,6 +151,22 @@ pub enum Phase {
     /// Ended before the first server was made.
     Cancelled,
 }
+
+/// Every phase, in the order of a migration's life.
+pub const PHASES: [Phase; 12] = [
+    Phase::Pending,
+    Phase::Preflight,
+    Phase::Provisioning,
+    Phase::Draining,
+    Phase::Soaking,
+    Phase::Approval,
+    Phase::Holding,
+    Phase::Committing,
+    Phase::Succeeded,
+    Phase::RollingBack,
+    Phase::RolledBack,
+    Phase::Cancelled,
+];
 
 /// What moves a phase.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -349,73 +365,23 @@ pub struct Migration {
     pub wants_commit: bool,
     /// Somebody wants it back.
     pub wants_rollback: bool,
+    /// Somebody wants it ended before it began.
+    pub wants_cancel: bool,
     /// Since when everything that the soak asks for has been true.
     pub healthy_since: Option<Timestamp>,
-    /// Its nodes: old ones with a wave, new ones without.
+    /// Pools that move.
+    pub pools: Vec<PoolId>,
+    /// The old nodes and their waves.
     pub nodes: Vec<MigrationNode>,
 }
 
-/// What happened to one node of a migration.
-#[derive(Debug, Clone, PartialEq)]
+/// An old node of a migration, with the wave that was fixed when the migration was accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MigrationNode {
     /// Which node.
     pub node_id: NodeId,
-    /// Wave of an old node; `None` on the target's side.
-    pub wave: Option<usize>,
-    /// How far its drain is.
-    pub drain: Drain,
-    /// Whether it was cordoned by somebody else before us; then it stays cordoned on the way back.
-    pub was_cordoned: bool,
-    /// When its drain began.
-    pub drain_started_at: Option<Timestamp>,
-    /// Who keeps it from being drained: pods, PDBs and why.
-    pub blockers: Vec<Blocker>,
-}
-
-/// How far the drain of a node is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Drain {
-    /// Not touched, or given back.
-    Idle,
-    /// A cordon may have been set.
-    Cordoning,
-    /// Cordoned; its pods are being evicted.
-    Evicting,
-    /// Only pods that stay on every node are left; the cluster said so.
-    Drained,
-    /// Left as it is by the drain policy; cordoned.
-    Skipped,
-    /// The cordon is being taken back.
-    Uncordoning,
-}
-
-impl Drain {
-    /// The word in API and database.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Idle => "idle",
-            Self::Cordoning => "cordoning",
-            Self::Evicting => "evicting",
-            Self::Drained => "drained",
-            Self::Skipped => "skipped",
-            Self::Uncordoning => "uncordoning",
-        }
-    }
-
-    /// Whether the node counts as done for its wave.
-    pub fn is_over(self) -> bool {
-        matches!(self, Self::Drained | Self::Skipped)
-    }
-}
-
-/// What keeps a node from being drained.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Blocker {
-    /// `namespace/name` of the pod.
-    pub pod: String,
-    /// Why it is still there, such as `PDB web allows 0 disruptions`.
-    pub reason: String,
+    /// Index of its wave into `spec.waves`.
+    pub wave: usize,
 }
 
 impl Migration {
@@ -429,7 +395,19 @@ impl Migration {
 
     /// The wave after the present one that has nodes.
     pub fn next_wave(&self) -> Option<usize> {
-        self.nodes.iter().filter_map(|n| n.wave).filter(|wave| *wave > self.wave).min()
+        self.nodes.iter().map(|n| n.wave).filter(|wave| *wave > self.wave).min()
+    }
+
+    /// The first wave that has nodes; 0 if there is none.
+    pub fn first_wave(&self) -> usize {
+        self.nodes.iter().map(|n| n.wave).min().unwrap_or(0)
+    }
+
+    /// The wave of an old node. One that came after the migration was accepted (a replacement, a
+    /// scale-up) belongs to the last wave.
+    pub fn wave_of(&self, node: NodeId) -> usize {
+        let assigned = self.nodes.iter().find(|n| n.node_id == node).map(|n| n.wave);
+        assigned.unwrap_or(self.spec.waves.len().saturating_sub(1))
     }
 
     /// When a drain that began at `since` must be over.
@@ -442,20 +420,6 @@ impl Migration {
 mod tests {
     use super::*;
 
-    const PHASES: [Phase; 12] = [
-        Phase::Pending,
-        Phase::Preflight,
-        Phase::Provisioning,
-        Phase::Draining,
-        Phase::Soaking,
-        Phase::Approval,
-        Phase::Holding,
-        Phase::Committing,
-        Phase::Succeeded,
-        Phase::RollingBack,
-        Phase::RolledBack,
-        Phase::Cancelled,
-    ];
     const EVENTS: [Event; 12] = [
         Event::Taken,
         Event::Passed,

@@ -52,6 +52,21 @@ pub enum Outside {
 }
 
 impl Outside {
+    /// Every state.
+    pub const ALL: [Self; 5] =
+        [Self::Never, Self::Unknown, Self::Present, Self::Deleting, Self::Gone];
+
+    /// The word in API and database.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Never => "never",
+            Self::Unknown => "unknown",
+            Self::Present => "present",
+            Self::Deleting => "deleting",
+            Self::Gone => "gone",
+        }
+    }
+
     /// Whether it may exist; this is what counts in limits.
     pub fn may_exist(self) -> bool {
         matches!(self, Self::Unknown | Self::Present | Self::Deleting)
@@ -107,14 +122,84 @@ pub struct Node {
     pub object: Outside,
     /// The Node object's view, when `object` is `Present`.
     pub kubelet: Kubelet,
+    /// How far its drain is.
+    pub drain: Drain,
+    /// When its drain began.
+    pub drain_started_at: Option<Timestamp>,
+    /// It was cordoned by somebody else before us; then it stays so on the way back.
+    pub was_cordoned: bool,
+    /// Who keeps it from being drained.
+    pub blockers: Vec<Blocker>,
     /// When it was first usable (domain rule: [`Node::is_usable`]).
     pub usable_at: Option<Timestamp>,
-    /// Marker that the cluster reconcile cannot go on with this node, in words.
+    /// What keeps it from coming up or going away, in words.
     pub trouble: Option<String>,
 }
 
+/// How far the drain of a node is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Drain {
+    /// Not touched, or given back.
+    Idle,
+    /// A cordon may have been set.
+    Cordoning,
+    /// Cordoned; its pods are being evicted.
+    Evicting,
+    /// Only pods that stay on every node are left; the cluster said so.
+    Drained,
+    /// Left as it is by the drain policy; cordoned.
+    Skipped,
+    /// The cordon is being taken back.
+    Uncordoning,
+}
+
+impl Drain {
+    /// Every state.
+    pub const ALL: [Self; 6] = [
+        Self::Idle,
+        Self::Cordoning,
+        Self::Evicting,
+        Self::Drained,
+        Self::Skipped,
+        Self::Uncordoning,
+    ];
+
+    /// The word in API and database.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Cordoning => "cordoning",
+            Self::Evicting => "evicting",
+            Self::Drained => "drained",
+            Self::Skipped => "skipped",
+            Self::Uncordoning => "uncordoning",
+        }
+    }
+
+    /// Whether we may have cordoned the node.
+    pub fn may_be_cordoned(self) -> bool {
+        self != Self::Idle
+    }
+
+    /// Whether the node counts as done for its wave.
+    pub fn is_over(self) -> bool {
+        matches!(self, Self::Drained | Self::Skipped)
+    }
+}
+
+/// What keeps a node from being drained.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Blocker {
+    /// `namespace/name` of the pod.
+    pub pod: String,
+    /// Why it is still there, such as `PDB web allows 0 disruptions`.
+    pub reason: String,
+}
+
 /// What the Node object says, as last listed.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 #[expect(clippy::struct_excessive_bools, reason = "four facts of a Node object, independent")]
 pub struct Kubelet {
     /// Condition Ready is True.
