@@ -20,5 +20,7 @@
 //!
 //! `tests/it/tidy.rs` fails on any edge that is not in this table.
 
+pub mod bootstrap;
 pub mod clock;
 pub mod domain;
+pub mod kubernetes;

@@ -1,5 +1,6 @@
 //! What the words mean. Pure data and rules: no async, no I/O, no clock.
 
+pub mod bootstrap_token;
 pub mod cloud;
 pub mod cluster;
 pub mod condition;
@@ -12,5 +13,6 @@ pub mod node;
 pub mod node_view;
 pub mod offering;
 pub mod outside;
+pub mod pod;
 pub mod version;
 pub mod wave;
