@@ -22,5 +22,8 @@
 
 pub mod bootstrap;
 pub mod clock;
+pub mod dev;
 pub mod domain;
 pub mod kubernetes;
+pub mod store;
+pub mod worker;

@@ -1,0 +1,3 @@
+//! `zcpd dev`: everything on one machine, with nothing set up beforehand.
+
+pub mod postgres;

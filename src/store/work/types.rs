@@ -1,0 +1,199 @@
+//! The words of durable work.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::domain::ids::{AccountId, CloudId, ClusterId, InstallId, MigrationId};
+
+/// What a work item is about, and so which reconciler looks at it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WorkKind {
+    /// Inventory and health of one cloud.
+    Cloud,
+    /// The servers of one account on one cloud, by full listing.
+    ObserveServers,
+    /// The nodes of one cluster, by full listing.
+    ObserveNodes,
+    /// One cluster: control plane and pools.
+    Cluster,
+    /// One migration.
+    Migration,
+    /// What nobody owns.
+    Sweep,
+}
+
+impl WorkKind {
+    /// Every kind, in the order in which a tick runs them: look first, then act.
+    pub const ALL: [Self; 6] = [
+        Self::Cloud,
+        Self::ObserveServers,
+        Self::ObserveNodes,
+        Self::Cluster,
+        Self::Migration,
+        Self::Sweep,
+    ];
+
+    /// The name, as in the database and the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Cloud => "cloud",
+            Self::ObserveServers => "observe_servers",
+            Self::ObserveNodes => "observe_nodes",
+            Self::Cluster => "cluster",
+            Self::Migration => "migration",
+            Self::Sweep => "sweep",
+        }
+    }
+}
+
+impl fmt::Display for WorkKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A text that names no kind or state of work.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("no such kind or state of work: {0}")]
+pub struct UnknownWord(pub String);
+
+impl FromStr for WorkKind {
+    type Err = UnknownWord;
+
+    fn from_str(text: &str) -> Result<Self, UnknownWord> {
+        let found = Self::ALL.into_iter().find(|kind| kind.as_str() == text);
+        found.ok_or_else(|| UnknownWord(text.to_owned()))
+    }
+}
+
+/// What a work item is about: a cloud, an account, a cluster ... by its kind.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    serde::Deserialize,
+    sqlx::Type,
+)]
+#[serde(transparent)]
+#[sqlx(transparent)]
+pub struct ResourceId(pub Uuid);
+
+impl fmt::Display for ResourceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+macro_rules! resource_ids {
+    ($($id:ident),+) => {$(
+        impl From<$id> for ResourceId {
+            fn from(id: $id) -> Self {
+                Self(id.0)
+            }
+        }
+
+        impl From<ResourceId> for $id {
+            fn from(id: ResourceId) -> Self {
+                Self(id.0)
+            }
+        }
+    )+};
+}
+resource_ids!(InstallId, CloudId, AccountId, ClusterId, MigrationId);
+
+impl From<Uuid> for ResourceId {
+    fn from(id: Uuid) -> Self {
+        Self(id)
+    }
+}
+
+/// The right to work on one item until it expires.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lease {
+    /// Kind of the item.
+    pub kind: WorkKind,
+    /// What it is about.
+    pub id: ResourceId,
+    /// Which replica holds it.
+    pub holder: Uuid,
+    /// Grows with every claim; every write of a worker names it.
+    pub fence: i64,
+    /// How many wake-ups had been asked for at the claim.
+    pub wanted: i64,
+    /// Failures in a row before this one.
+    pub attempts: u32,
+}
+
+/// What to claim.
+#[derive(Debug, Clone)]
+pub struct Claim<'a> {
+    /// Which kind of work.
+    pub kind: WorkKind,
+    /// Which replica takes it.
+    pub holder: Uuid,
+    /// At most so many items.
+    pub limit: u32,
+    /// How long the lease lasts, by the database's clock.
+    pub lease: Duration,
+    /// Not these, although they are due.
+    pub except: &'a [Uuid],
+}
+
+/// How an activation ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Finish {
+    /// Nothing more to do until someone wakes it; looked at again after `resync` anyway.
+    Settled {
+        /// When to look again unasked.
+        resync: Duration,
+    },
+    /// All well so far; go on after this time.
+    After(Duration),
+    /// Waits for the world. Not a failure.
+    Parked {
+        /// Why, for the owner to read.
+        reason: String,
+        /// When to look again.
+        recheck: Duration,
+    },
+    /// The outside asked us to wait. Does not count as a failure, and forgets none.
+    Busy {
+        /// What it said.
+        error: String,
+        /// How long to wait.
+        wait: Duration,
+    },
+    /// Went wrong; counts.
+    Failed {
+        /// What went wrong.
+        error: String,
+        /// When to try again.
+        backoff: Duration,
+    },
+    /// The resource is no more, and its item with it.
+    Gone,
+}
+
+/// What became of a [`finish`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finished {
+    /// Recorded.
+    Recorded,
+    /// Recorded, and due at once: somebody woke the item meanwhile.
+    DueAgain,
+    /// There is no such item any more.
+    Gone,
+    /// Somebody else holds the item. Nothing was written.
+    LeaseLost,
+}
