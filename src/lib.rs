@@ -25,5 +25,6 @@ pub mod clock;
 pub mod dev;
 pub mod domain;
 pub mod kubernetes;
+pub mod openstack;
 pub mod store;
 pub mod worker;

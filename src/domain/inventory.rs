@@ -9,7 +9,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
 
 /// Everything that plans and forms need to know of a cloud before they use it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -214,7 +215,7 @@ impl ClassCapacity {
 }
 
 /// What Nova says about a server.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(from = "String", into = "String")]
 pub enum ServerStatus {
     /// Runs, as far as Nova knows.
@@ -255,6 +256,15 @@ impl ServerStatus {
         matches!(self, Self::Deleted | Self::SoftDeleted)
     }
 }
+
+impl PartialSchema for ServerStatus {
+    /// Text, since a cloud may have states that we do not know.
+    fn schema() -> RefOr<Schema> {
+        String::schema()
+    }
+}
+
+impl ToSchema for ServerStatus {}
 
 impl From<String> for ServerStatus {
     fn from(word: String) -> Self {
