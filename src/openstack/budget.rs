@@ -17,9 +17,9 @@ use tokio::time::Instant;
 use crate::clock::SharedClock;
 
 /// Longest pause that a `Retry-After` can ask for: a mistaken header must not stop a cloud for a day.
-const MAX_PAUSE: Duration = Duration::from_secs(300);
+const MAX_PAUSE: Duration = Duration::from_mins(5);
 /// Longest time the breaker stays open between two trial calls.
-const MAX_OPEN: Duration = Duration::from_secs(120);
+const MAX_OPEN: Duration = Duration::from_mins(2);
 /// A waiter looks again at least this often, should the clock not move as real time does.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 

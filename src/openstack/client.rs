@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE};
-use http::{HeaderName, HeaderValue, Method, Request, Response};
+use http::{HeaderName, Method, Request, Response};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::time::Instant;
@@ -125,7 +125,7 @@ pub(super) struct Call {
     pub(super) path: String,
     pub(super) query: Query,
     pub(super) version: Option<Microversion>,
-    pub(super) headers: Vec<(HeaderName, HeaderValue)>,
+    pub(super) headers: Vec<(HeaderName, String)>,
     pub(super) body: Option<Value>,
 }
 
@@ -202,6 +202,15 @@ impl Call {
     }
 }
 
+/// One sending of a request.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Attempt {
+    pub(super) operation: &'static str,
+    pub(super) effect: Effect,
+    /// When it must have ended.
+    pub(super) end: Instant,
+}
+
 /// A successful answer.
 #[derive(Debug, Clone)]
 pub(super) struct Answer {
@@ -240,11 +249,13 @@ impl CloudClient {
     }
 
     /// The same client, whose calls end after `deadline`, waits and retries included.
+    #[must_use]
     pub fn with_deadline(&self, deadline: Duration) -> Self {
         Self { deadline, ..self.clone() }
     }
 
     /// The same client, whose calls wait in the budget's queue as `share` (a cluster's id).
+    #[must_use]
     pub fn with_share(&self, share: &str) -> Self {
         Self { share: Arc::from(share), ..self.clone() }
     }
@@ -373,17 +384,18 @@ impl CloudClient {
         for (name, value) in &call.headers {
             request = request.header(name, value);
         }
-        self.exchange((call.operation, call.effect), request, call.body.as_ref(), end).await
+        let attempt = Attempt { operation: call.operation, effect: call.effect, end };
+        self.exchange(attempt, request, call.body.as_ref()).await
     }
 
     /// Sends one request, with neither login nor retry, and reads what the answer means.
     pub(super) async fn exchange(
         &self,
-        (operation, effect): (&'static str, Effect),
+        attempt: Attempt,
         request: http::request::Builder,
         body: Option<&Value>,
-        end: Instant,
     ) -> Result<Answer, OutsideError> {
+        let Attempt { operation, end, .. } = attempt;
         let wiring = &self.shared.wiring;
         let our_id = format!("req-{}", wiring.ids.uuid());
         let request = request
@@ -401,7 +413,7 @@ impl CloudClient {
             Err(refused) => Err(busy(operation, &refused)),
             Ok(_permit) => {
                 let sent = tokio::time::timeout_at(end, wiring.transport.send(request)).await;
-                self.judge((operation, effect), sent)
+                self.judge(attempt, sent)
             }
         };
         self.observe(operation, &result, started.elapsed());
@@ -410,7 +422,7 @@ impl CloudClient {
 
     fn judge(
         &self,
-        (operation, effect): (&'static str, Effect),
+        Attempt { operation, effect, .. }: Attempt,
         sent: Result<Result<Response<Bytes>, TransportError>, tokio::time::error::Elapsed>,
     ) -> Result<Answer, OutsideError> {
         let budget = &self.shared.wiring.budget;

@@ -121,19 +121,16 @@ pub(super) fn refuse(
     let request_id = request_id(headers);
     let from_service = fault.is_openstack || request_id.is_some();
     let kind = match status.as_u16() {
-        300..=399 => OutsideKind::Invalid,
-        401 => OutsideKind::Denied,
-        403 if fault.is_quota() => OutsideKind::NoCapacity,
-        403 => OutsideKind::Denied,
+        403 | 413 if fault.is_quota() => OutsideKind::NoCapacity,
+        401 | 403 => OutsideKind::Denied,
+        // Something that the new thing needs is not there.
+        404 if from_service && effect == Effect::Create => OutsideKind::Invalid,
         404 | 410 if from_service => OutsideKind::Absent,
-        404 | 410 => effect.unanswered(),
         409 => conflict(&fault, effect),
         412 | 429 => OutsideKind::Busy,
-        413 if fault.is_quota() => OutsideKind::NoCapacity,
-        413 if retry_after.is_some() => OutsideKind::Busy,
-        503 if retry_after.is_some() => OutsideKind::Busy,
-        501 => OutsideKind::Invalid,
-        500..=599 => effect.unanswered(),
+        413 | 503 if retry_after.is_some() => OutsideKind::Busy,
+        404 | 410 | 500 | 502..=599 => effect.unanswered(),
+        // 400, 501, redirects, and what nobody thought of.
         _ => OutsideKind::Invalid,
     };
     OutsideError {
@@ -270,70 +267,62 @@ mod tests {
         assert!(!fault.is_openstack);
     }
 
+    fn nova(message: &str) -> String {
+        format!(r#"{{"word": {{"message": "{message}"}}}}"#)
+    }
+
+    fn neutron(kind: &str) -> String {
+        format!(r#"{{"NeutronError": {{"type": "{kind}", "message": "x", "detail": ""}}}}"#)
+    }
+
     #[test]
-    fn the_body_tells_what_the_code_cannot() {
-        use OutsideKind::{Absent, Busy, Denied, Exists, Invalid, NoCapacity, Transient, Unclear};
-        let nova =
-            |word: &str, message: &str| format!(r#"{{"{word}": {{"message": "{message}"}}}}"#);
-        let neutron = |kind: &str, message: &str| {
-            format!(r#"{{"NeutronError": {{"type": "{kind}", "message": "{message}"}}}}"#)
-        };
-        for (status, effect, body, kind) in [
-            (
-                403,
-                Effect::Create,
-                nova("forbidden", "Quota exceeded for cores: Requested 2"),
-                NoCapacity,
-            ),
-            (
-                403,
-                Effect::Create,
-                nova("forbidden", "Quota exceeded, too many servers in group"),
-                NoCapacity,
-            ),
-            (
-                403,
-                Effect::Create,
-                nova("forbidden", "Resource servers is over limit of 10"),
-                NoCapacity,
-            ),
-            (
-                403,
-                Effect::Read,
-                nova("forbidden", "Policy doesn't allow os-quota-sets:show"),
-                Denied,
-            ),
-            (
-                409,
-                Effect::Create,
-                neutron("OverQuota", "Quota exceeded for resources: ['port']."),
-                NoCapacity,
-            ),
-            (
-                409,
-                Effect::Create,
-                neutron("IpAddressGenerationFailure", "No more IP addresses"),
-                NoCapacity,
-            ),
-            (413, Effect::Create, nova("overLimit", "Quota exceeded"), NoCapacity),
-            (409, Effect::Create, nova("conflictingRequest", "Port x is still in use."), Exists),
-            (409, Effect::Remove, nova("conflictingRequest", "Instance x is locked"), Denied),
-            (
-                409,
-                Effect::Change,
-                nova("conflictingRequest", "Cannot 'stop' while it is in task_state deleting"),
-                Busy,
-            ),
-            (409, Effect::Remove, neutron("SecurityGroupInUse", "in use"), Busy),
-            (412, Effect::Change, neutron("RevisionNumberConstraintFailed", "x"), Busy),
-            (400, Effect::Create, nova("badRequest", "no"), Invalid),
-            (404, Effect::Remove, nova("itemNotFound", "gone"), Absent),
-            (500, Effect::Create, nova("computeFault", "boom"), Unclear),
-            (504, Effect::Create, String::new(), Unclear),
-            (504, Effect::Remove, String::new(), Transient),
-            (501, Effect::Read, String::new(), Invalid),
+    fn a_full_cloud_is_told_from_a_refusal_by_the_body() {
+        let kind = |status, body: &str| refused(status, Effect::Create, body).kind;
+        for message in [
+            "Quota exceeded for cores: Requested 2, but already used 9 of 10 cores",
+            "Quota exceeded, too many servers in group",
+            "Resource servers is over limit of 10",
         ] {
-            assert_eq!(refused(status, effect, &body).kind, kind, "{status} {body}");
+            assert_eq!(kind(403, &nova(message)), OutsideKind::NoCapacity, "{message}");
+            assert_eq!(kind(413, &nova(message)), OutsideKind::NoCapacity, "{message}");
+        }
+        for name in ["OverQuota", "IpAddressGenerationFailure"] {
+            assert_eq!(kind(409, &neutron(name)), OutsideKind::NoCapacity, "{name}");
+        }
+        let policy = nova("Policy doesn't allow os-quota-sets:show to be performed.");
+        assert_eq!(kind(403, &policy), OutsideKind::Denied);
+    }
+
+    #[test]
+    fn a_conflict_is_told_by_call_and_body() {
+        use Effect::{Change, Create, Remove};
+        use OutsideKind::{Busy, Denied, Exists};
+        for (effect, body, kind) in [
+            (Create, nova("Port x is still in use."), Exists),
+            (Create, neutron("IpAddressAlreadyAllocated"), Exists),
+            (Remove, neutron("SecurityGroupInUse"), Busy),
+            (Change, nova("Cannot 'stop' instance while it is in task_state deleting"), Busy),
+            (Remove, nova("Instance x is locked"), Denied),
+        ] {
+            assert_eq!(refused(409, effect, &body).kind, kind, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_lost_answer_depends_on_the_call() {
+        use OutsideKind::{Absent, Busy, Invalid, Transient, Unclear};
+        for (status, effect, kind) in [
+            (500, Effect::Create, Unclear),
+            (504, Effect::Change, Unclear),
+            (504, Effect::Remove, Transient),
+            (503, Effect::Read, Transient),
+            (501, Effect::Read, Invalid),
+            (400, Effect::Create, Invalid),
+            (412, Effect::Change, Busy),
+            (404, Effect::Remove, Absent),
+            (404, Effect::Create, Invalid),
+        ] {
+            assert_eq!(refused(status, effect, &nova("x")).kind, kind, "{status} {effect:?}");
         }
     }
 
@@ -357,7 +346,7 @@ mod tests {
             retry_after(&headers, Timestamp::UNIX_EPOCH)
         };
         assert_eq!(wait("30"), Some(Duration::from_secs(30)));
-        assert_eq!(wait("Thu, 01 Jan 1970 00:01:00 GMT"), Some(Duration::from_secs(60)));
+        assert_eq!(wait("Thu, 01 Jan 1970 00:01:00 GMT"), Some(Duration::from_mins(1)));
         assert_eq!(wait("soon"), None);
     }
 

@@ -31,7 +31,7 @@ pub struct Timeouts {
 impl Default for Timeouts {
     /// 5 s to connect: more means a dead host. 120 s in all: above every deadline in use.
     fn default() -> Self {
-        Self { connect: Duration::from_secs(5), total: Duration::from_secs(120) }
+        Self { connect: Duration::from_secs(5), total: Duration::from_mins(2) }
     }
 }
 

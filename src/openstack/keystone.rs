@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::auth::{CloudAuth, Credential, DomainRef, ProjectRef, UserRef};
-use super::client::{CloudClient, Service};
+use super::client::{Attempt, CloudClient, Service};
 use super::fault::Effect;
 use crate::domain::outside::{OutsideError, OutsideKind};
 
@@ -137,7 +137,7 @@ impl CloudClient {
         let body = login_body(&auth.credential);
         // A login changes nothing that matters, so it counts as a read.
         let answer = self
-            .exchange((LOGIN, Effect::Read), request, Some(&body), end)
+            .exchange(Attempt { operation: LOGIN, effect: Effect::Read, end }, request, Some(&body))
             .await
             .map_err(|error| explain(auth, error))?;
         let token = answer

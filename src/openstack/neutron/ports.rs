@@ -1,6 +1,5 @@
 //! Ports. Ours are made before their server and stay when it goes, so they are deleted by id.
 
-use http::HeaderValue;
 use http::header::IF_MATCH;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -192,9 +191,7 @@ impl CloudClient {
             let path = format!("/ports/{id}");
             let mut call = Call::put(Service::Network, "neutron update port", path).body(body);
             if let Some(revision) = port.revision_number.filter(|_| has_if_match) {
-                let value = HeaderValue::from_str(&format!("revision_number={revision}"))
-                    .expect("digits and letters");
-                call.headers.push((IF_MATCH, value));
+                call.headers.push((IF_MATCH, format!("revision_number={revision}")));
             }
             match self.fetch::<OnePort>(&call).await {
                 Ok(body) => return Ok(body.port),
