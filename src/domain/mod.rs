@@ -1,9 +1,11 @@
 //! What the words mean. Pure data and rules: no async, no I/O, no clock.
 
+pub mod access;
 pub mod bootstrap_token;
 pub mod cloud;
 pub mod cluster;
 pub mod condition;
+pub mod credential;
 pub mod field;
 pub mod ids;
 pub mod inventory;
