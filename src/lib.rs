@@ -27,5 +27,6 @@ pub mod dev;
 pub mod domain;
 pub mod kubernetes;
 pub mod openstack;
+pub mod plan;
 pub mod store;
 pub mod worker;

@@ -24,20 +24,15 @@ pub struct Condition {
 /// Sets the condition `kind`; keeps the time of transition when `status` stays as it was.
 /// Returns whether anything changed.
 pub fn set(conditions: &mut Vec<Condition>, new: Condition) -> bool {
-    match conditions.iter_mut().find(|c| c.kind == new.kind) {
-        Some(old) => {
-            let since =
-                if old.status == new.status { old.last_transition } else { new.last_transition };
-            let new = Condition { last_transition: since, ..new };
-            let changed = *old != new;
-            *old = new;
-            changed
-        }
-        None => {
-            conditions.push(new);
-            true
-        }
-    }
+    let Some(old) = conditions.iter_mut().find(|c| c.kind == new.kind) else {
+        conditions.push(new);
+        return true;
+    };
+    let since = if old.status == new.status { old.last_transition } else { new.last_transition };
+    let new = Condition { last_transition: since, ..new };
+    let changed = *old != new;
+    *old = new;
+    changed
 }
 
 /// Whether the condition `kind` is there and holds.

@@ -1,0 +1,570 @@
+//! What a cluster needs next: addresses, servers, members, workers, and their going.
+//!
+//! Every node walks its own row of steps; nodes do not wait for each other except where the
+//! words below say so:
+//! - all control-plane ports come before the first server, since every address is in the
+//!   certificate; members after the first join an API that answers;
+//! - workers come when the API answers, since their bootstrap token must be in it;
+//! - a node that goes is drained, then its server is deleted, then port and Node object. Never the
+//!   other way round: the pod garbage collector would free the names of StatefulSet pods that still
+//!   run (kubernetes-sigs/cluster-api #2565).
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::Plan;
+use super::pool::{Pool, Wanted, wanted};
+use crate::domain::cluster::ClusterPhase;
+use crate::domain::ids::{CloudId, NodeId, PoolId};
+use crate::domain::inventory::ServerStatus;
+use crate::domain::migration::Migration;
+use crate::domain::node::{Desired, Drain, Node, Outside, Role};
+
+/// Everything the planner may know.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// The moment of the snapshot.
+    pub now: Timestamp,
+    /// The cluster itself.
+    pub cluster: Cluster,
+    /// Its pools.
+    pub pools: Vec<Pool>,
+    /// Its open nodes, by name.
+    pub nodes: Vec<Node>,
+    /// The migration that is not over, if there is one.
+    pub migration: Option<Migration>,
+    /// Its server groups that may exist.
+    pub groups: Vec<Group>,
+    /// The clouds that it uses.
+    pub clouds: BTreeMap<CloudId, Cloud>,
+    /// How long a server may take from the first call to a usable node.
+    pub join_deadline: SignedDuration,
+}
+
+/// The cluster's own row.
+#[derive(Debug, Clone)]
+pub struct Cluster {
+    /// Whether it is wanted.
+    pub desired: Desired,
+    /// Where it is in its life.
+    pub phase: ClusterPhase,
+    /// How many control-plane members.
+    pub members: u16,
+    /// Where they are.
+    pub control_plane_cloud: CloudId,
+    /// The port of the endpoint's address.
+    pub vip_port: Outside,
+    /// The API has answered.
+    pub has_api: bool,
+    /// The CNI was applied.
+    pub has_base: bool,
+}
+
+/// What matters of a cloud.
+#[derive(Debug, Clone)]
+pub struct Cloud {
+    /// Its name.
+    pub name: String,
+    /// Whether it was checked and found good.
+    pub is_ready: bool,
+    /// Most servers in one server group.
+    pub group_size: u32,
+}
+
+/// A server group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Group {
+    /// Its row.
+    pub id: uuid::Uuid,
+    /// Pool; none for the control plane.
+    pub pool: Option<PoolId>,
+    /// Where it is.
+    pub cloud: CloudId,
+    /// Number within pool and cloud, from 0.
+    pub number: u32,
+    /// Whether Nova has it.
+    pub state: Outside,
+    /// Open nodes that belong to it.
+    pub nodes: u32,
+}
+
+/// A node to be added.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewNode {
+    /// Pool; none for the control plane.
+    pub pool: Option<PoolId>,
+    /// Member of the control plane.
+    pub member: Option<u16>,
+    /// Where.
+    pub cloud: CloudId,
+    /// Number of its server group within pool and cloud.
+    pub group: u32,
+    /// How many rows failed before in its place.
+    pub attempt: u32,
+    /// Nothing is tried before.
+    pub not_before: Option<Timestamp>,
+}
+
+/// One step. Those marked *row* change only our database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// *row* Adds a node that is wanted.
+    AddNode(NewNode),
+    /// *row* The node is not wanted any more.
+    Dismiss(NodeId),
+    /// Makes the port of the endpoint's address.
+    EnsureVipPort,
+    /// Makes the server group.
+    EnsureGroup(uuid::Uuid),
+    /// Makes the node's port.
+    EnsurePort(NodeId),
+    /// Makes the node's server, or finds the one that an unclear call made.
+    EnsureServer(NodeId),
+    /// Asks the API server whether it serves.
+    CheckApi,
+    /// Applies the CNI.
+    ApplyBase,
+    /// Makes the node's bootstrap token in the cluster.
+    EnsureToken(NodeId),
+    /// Puts the pool's labels and taints on the Node object.
+    ApplyLabels(NodeId),
+    /// Removes the bootstrap token of a node that has joined or goes.
+    RevokeToken(NodeId),
+    /// Cordons the node and evicts its pods, one pass.
+    DrainNode(NodeId),
+    /// Deletes the node's server.
+    DeleteServer(NodeId),
+    /// Asks whether a server that lists do not show is gone.
+    ConfirmServer(NodeId),
+    /// Deletes the node's port.
+    DeletePort(NodeId),
+    /// Deletes the Node object.
+    DeleteObject(NodeId),
+    /// *row* Nothing is left of the node.
+    CloseNode(NodeId),
+    /// Deletes a server group that nobody is in.
+    DeleteGroup(uuid::Uuid),
+    /// Deletes the port of the endpoint's address.
+    DeleteVipPort,
+    /// *row* Nothing is left of the cluster.
+    CloseCluster,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self:?}")
+    }
+}
+
+/// Plans what can be done now.
+pub fn plan(snapshot: &Snapshot) -> Plan<Step> {
+    let mut planner = Planner { snapshot, plan: Plan::default() };
+    if snapshot.cluster.desired == Desired::Absent {
+        planner.delete_cluster();
+    } else {
+        planner.control_plane();
+        planner.pools();
+    }
+    for node in &snapshot.nodes {
+        planner.node(node);
+    }
+    planner.empty_groups();
+    planner.plan
+}
+
+/// Where a node is missing.
+#[derive(Clone, Copy)]
+struct Place {
+    pool: Option<PoolId>,
+    member: Option<u16>,
+    cloud: CloudId,
+}
+
+/// More groups than the largest pool can fill one by one.
+const GROUPS_MAX: u32 = 2000;
+
+struct Planner<'a> {
+    snapshot: &'a Snapshot,
+    plan: Plan<Step>,
+}
+
+impl Planner<'_> {
+    fn control_plane(&mut self) {
+        let cluster = &self.snapshot.cluster;
+        if cluster.vip_port != Outside::Present && self.cloud_is_ready(cluster.control_plane_cloud)
+        {
+            self.plan.step(Step::EnsureVipPort, "the endpoint has no address");
+        }
+        for member in 0..cluster.members {
+            let taken = |n: &&Node| n.member == Some(member) && n.desired == Desired::Present;
+            if self.snapshot.nodes.iter().any(|n| taken(&n)) {
+                continue;
+            }
+            let attempt = self.last_attempt(|n| n.member == Some(member));
+            let cloud = cluster.control_plane_cloud;
+            self.add(Place { pool: None, member: Some(member), cloud }, attempt);
+        }
+        if !cluster.has_api {
+            if self.members().any(|n| n.server_status == Some(ServerStatus::Active)) {
+                self.plan.step(Step::CheckApi, "a control-plane server is up");
+            } else {
+                self.plan.wait("the first control-plane server is not up");
+            }
+        } else if !cluster.has_base {
+            self.plan.step(Step::ApplyBase, "the API answers and has no CNI yet");
+        }
+    }
+
+    fn members(&self) -> impl Iterator<Item = &Node> {
+        self.snapshot
+            .nodes
+            .iter()
+            .filter(|n| n.role == Role::ControlPlane && n.desired == Desired::Present)
+    }
+
+    fn pools(&mut self) {
+        for pool in &self.snapshot.pools {
+            let nodes: Vec<&Node> =
+                self.snapshot.nodes.iter().filter(|n| n.pool_id == Some(pool.id)).collect();
+            let goals = wanted(pool, self.snapshot.migration.as_ref(), &nodes);
+            for (cloud, goal) in &goals {
+                let here: Vec<&Node> =
+                    nodes.iter().copied().filter(|n| n.cloud_id == *cloud).collect();
+                match goal {
+                    Wanted::Exactly(count) => {
+                        self.shrink(pool, *count, &here);
+                        self.grow(pool, (*cloud, *count), &here);
+                    }
+                    Wanted::AtLeast(count) => self.grow(pool, (*cloud, *count), &here),
+                    Wanted::AsIs => {}
+                }
+            }
+            for node in &nodes {
+                let is_named = goals.iter().any(|(cloud, _)| *cloud == node.cloud_id);
+                if node.desired == Desired::Present && !is_named {
+                    self.plan.step(
+                        Step::Dismiss(node.id),
+                        format!("pool {} has left the node's cloud", pool.name),
+                    );
+                }
+            }
+        }
+    }
+
+    /// Removes nodes until `count` are left.
+    fn shrink(&mut self, pool: &Pool, count: u32, here: &[&Node]) {
+        let mut present: Vec<&&Node> =
+            here.iter().filter(|n| n.desired == Desired::Present).collect();
+        let surplus = present.len().saturating_sub(count as usize);
+        let has = present.len();
+        present.sort_by_key(|n| self.worth(n));
+        for node in &present[..surplus] {
+            let why = format!("pool {} wants {count} nodes and has {has}", pool.name);
+            self.plan.step(Step::Dismiss(node.id), why);
+        }
+    }
+
+    /// Adds nodes until there are `count`. What is on its way out counts for the surge as long as
+    /// it may exist.
+    fn grow(&mut self, pool: &Pool, (cloud, count): (CloudId, u32), here: &[&Node]) {
+        let present = here.iter().filter(|n| n.desired == Desired::Present).count();
+        let leaving = here.iter().filter(|n| n.desired == Desired::Absent && n.may_exist()).count();
+        let missing = (count as usize).saturating_sub(present);
+        let room = (count as usize + pool.surge as usize).saturating_sub(present + leaving);
+        if missing > room {
+            self.plan.wait(format!(
+                "pool {}: surge {} is in use by nodes that are being deleted",
+                pool.name, pool.surge
+            ));
+        }
+        let id = pool.id;
+        let attempt = self.last_attempt(|n| n.pool_id == Some(id) && n.cloud_id == cloud);
+        for _ in 0..missing.min(room) {
+            self.add(Place { pool: Some(id), member: None, cloud }, attempt);
+        }
+    }
+
+    /// Which node goes first when a pool shrinks: smallest first. Nodes that a wave has touched
+    /// stay, so that the way back keeps its size; then the useless go, then the youngest.
+    fn worth(&self, node: &Node) -> (bool, bool, std::cmp::Reverse<Timestamp>, NodeId) {
+        let is_touched = self
+            .snapshot
+            .migration
+            .as_ref()
+            .is_some_and(|m| node.cloud_id == m.source && m.wave_of(node.id) <= m.wave);
+        (is_touched, node.is_serving(), std::cmp::Reverse(node.created_at), node.id)
+    }
+
+    /// The attempt number for a successor of nodes that are on their way out and never came up.
+    fn last_attempt(&self, mut is_place: impl FnMut(&Node) -> bool) -> u32 {
+        let failed = self.snapshot.nodes.iter().filter(|n| {
+            is_place(n)
+                && n.desired == Desired::Absent
+                && n.usable_at.is_none()
+                && n.trouble.is_some()
+        });
+        failed.map(|n| n.attempt + 1).max().unwrap_or(0)
+    }
+
+    fn add(&mut self, place: Place, attempt: u32) {
+        let Place { pool, member, cloud } = place;
+        let group = self.free_group(pool, cloud);
+        let not_before = (attempt > 0).then(|| self.snapshot.now + retry_delay(attempt));
+        let new = NewNode { pool, member, cloud, group, attempt, not_before };
+        let why = if attempt == 0 {
+            "fewer nodes than wanted".to_owned()
+        } else {
+            format!("attempt {attempt} failed")
+        };
+        self.plan.step(Step::AddNode(new), why);
+    }
+
+    /// The first group with room, counting what this plan adds.
+    fn free_group(&self, pool: Option<PoolId>, cloud: CloudId) -> u32 {
+        let size = self.snapshot.clouds.get(&cloud).map_or(1, |c| c.group_size.max(1));
+        let planned = |number: u32| {
+            let same =
+                |new: &NewNode| new.pool == pool && new.cloud == cloud && new.group == number;
+            let added = self
+                .plan
+                .steps
+                .iter()
+                .filter(|p| matches!(&p.step, Step::AddNode(new) if same(new)));
+            u32::try_from(added.count()).unwrap_or(u32::MAX)
+        };
+        let there = |number: u32| {
+            let found = self
+                .snapshot
+                .groups
+                .iter()
+                .find(|g| g.pool == pool && g.cloud == cloud && g.number == number);
+            found.map_or(0, |g| if g.state == Outside::Deleting { size } else { g.nodes })
+        };
+        (0..GROUPS_MAX).find(|n| there(*n) + planned(*n) < size).unwrap_or(0)
+    }
+
+    fn delete_cluster(&mut self) {
+        for node in &self.snapshot.nodes {
+            if node.desired == Desired::Present {
+                self.plan.step(Step::Dismiss(node.id), "the cluster is being deleted");
+            }
+        }
+        if !self.snapshot.nodes.is_empty() {
+            let names: Vec<&str> =
+                self.snapshot.nodes.iter().take(5).map(|n| n.name.as_str()).collect();
+            self.plan.wait(format!(
+                "{} nodes are still being deleted ({}{})",
+                self.snapshot.nodes.len(),
+                names.join(", "),
+                if self.snapshot.nodes.len() > 5 { ", ..." } else { "" }
+            ));
+        } else if self.snapshot.cluster.vip_port.may_exist() {
+            self.plan.step(Step::DeleteVipPort, "no node is left");
+        } else if self.snapshot.groups.iter().all(|g| !g.state.may_exist()) {
+            self.plan.step(Step::CloseCluster, "nothing of the cluster is left on any cloud");
+        }
+    }
+
+    fn empty_groups(&mut self) {
+        for group in &self.snapshot.groups {
+            let is_planned = self.plan.steps.iter().any(|p| {
+                matches!(&p.step, Step::AddNode(new)
+                    if new.pool == group.pool && new.cloud == group.cloud && new.group == group.number)
+            });
+            if group.nodes == 0 && group.state.may_exist() && !is_planned {
+                self.plan.step(Step::DeleteGroup(group.id), "no node is in it");
+            }
+        }
+    }
+
+    fn cloud_is_ready(&mut self, cloud: CloudId) -> bool {
+        match self.snapshot.clouds.get(&cloud) {
+            Some(cloud) if cloud.is_ready => true,
+            Some(cloud) => {
+                self.plan.wait(format!("cloud {} is not ready, see its check", cloud.name));
+                false
+            }
+            None => false,
+        }
+    }
+
+    fn node(&mut self, node: &Node) {
+        if node.desired == Desired::Absent {
+            self.going(node);
+        } else if let Some(trouble) = self.lost(node) {
+            self.plan.step(Step::Dismiss(node.id), trouble);
+        } else {
+            self.coming(node);
+        }
+    }
+
+    /// Why a node that is wanted can never serve, if so.
+    fn lost(&self, node: &Node) -> Option<String> {
+        // A member that took part in etcd is not replaced behind its owner's back.
+        if node.role == Role::ControlPlane && self.snapshot.cluster.has_api {
+            return None;
+        }
+        if node.server == Outside::Gone {
+            return Some("its server is gone".to_owned());
+        }
+        if node.server_status == Some(ServerStatus::Error) {
+            let fault = node.server_fault.as_deref().unwrap_or("no fault given");
+            return Some(format!("its server is in ERROR: {fault}"));
+        }
+        let since = node.server_intent_at.filter(|_| node.usable_at.is_none())?;
+        (self.snapshot.now > since + self.snapshot.join_deadline).then(|| {
+            format!(
+                "not usable {} s after its server was ordered",
+                self.snapshot.join_deadline.as_secs()
+            )
+        })
+    }
+
+    /// The next step of a node on its way in.
+    fn coming(&mut self, node: &Node) {
+        if node.server == Outside::Present {
+            return self.joining(node);
+        }
+        if node.not_before.is_some_and(|at| at > self.snapshot.now) {
+            let why = node.trouble.as_deref().unwrap_or("backing off");
+            self.plan.wait(format!("{}: {why}", node.name));
+            return;
+        }
+        if node.role == Role::Worker && !self.snapshot.cluster.has_api {
+            self.plan.wait("workers wait for the API server");
+            return;
+        }
+        if !self.cloud_is_ready(node.cloud_id) {
+            return;
+        }
+        if node.port != Outside::Present {
+            self.plan.step(Step::EnsurePort(node.id), format!("{} has no port", node.name));
+        } else if self.may_boot(node) {
+            let why = match node.server {
+                Outside::Unknown => "may have a server that was not recorded",
+                _ => "has a port and no server",
+            };
+            self.plan.step(Step::EnsureServer(node.id), format!("{} {why}", node.name));
+        }
+    }
+
+    /// Whether all that a server needs before it boots is there; plans what is missing.
+    fn may_boot(&mut self, node: &Node) -> bool {
+        let group = self.snapshot.groups.iter().find(|g| {
+            g.cloud == node.cloud_id
+                && g.pool == node.pool_id
+                && g.state != Outside::Present
+                && g.nodes > 0
+        });
+        if let Some(group) = group {
+            let step = Step::EnsureGroup(group.id);
+            if !self.plan.steps.iter().any(|p| p.step == step) {
+                self.plan.step(step, "its first server is about to be made");
+            }
+            return false;
+        }
+        match node.role {
+            Role::Worker if node.token != Outside::Present => {
+                let why = format!("{} has no bootstrap token", node.name);
+                self.plan.step(Step::EnsureToken(node.id), why);
+                false
+            }
+            Role::Worker => true,
+            Role::ControlPlane => self.member_may_boot(node),
+        }
+    }
+
+    fn member_may_boot(&mut self, node: &Node) -> bool {
+        let wanted = usize::from(self.snapshot.cluster.members);
+        let is_addressed = self.snapshot.cluster.vip_port == Outside::Present
+            && self.members().filter(|n| n.port == Outside::Present).count() == wanted;
+        if !is_addressed {
+            self.plan.wait("control-plane servers wait until every address is known");
+            return false;
+        }
+        if node.member != Some(0) && !self.snapshot.cluster.has_api {
+            self.plan.wait("further control-plane members wait for the first");
+            return false;
+        }
+        if node.member != Some(0) && node.token != Outside::Present {
+            let why = format!("{} has no bootstrap token", node.name);
+            self.plan.step(Step::EnsureToken(node.id), why);
+            return false;
+        }
+        true
+    }
+
+    /// A node whose server is there.
+    fn joining(&mut self, node: &Node) {
+        if node.server_missing_since.is_some() {
+            let why = format!("lists do not show the server of {}", node.name);
+            self.plan.step(Step::ConfirmServer(node.id), why);
+        }
+        if node.object == Outside::Present && node.kubelet.is_ours && !node.kubelet.is_labelled {
+            let why = format!("{} lacks its pool's labels or taints", node.name);
+            self.plan.step(Step::ApplyLabels(node.id), why);
+        }
+        if node.token.may_exist() && node.object == Outside::Present && node.kubelet.is_ready {
+            let why = format!("{} has joined", node.name);
+            self.plan.step(Step::RevokeToken(node.id), why);
+        }
+        if !node.is_usable() {
+            self.plan.wait(format!("{} is {:?}", node.name, node.stage()).to_lowercase());
+        }
+    }
+
+    /// A node on its way out.
+    fn going(&mut self, node: &Node) {
+        if self.must_drain(node) {
+            self.plan.step(Step::DrainNode(node.id), format!("{} is not wanted", node.name));
+        } else if node.server == Outside::Deleting && node.server_missing_since.is_some() {
+            let why = format!("lists do not show the server of {} any more", node.name);
+            self.plan.step(Step::ConfirmServer(node.id), why);
+        } else if node.server == Outside::Deleting {
+            self.plan.wait(format!("the server of {} is being deleted", node.name));
+        } else if node.server.may_exist() {
+            let why = format!("{} is not wanted", node.name);
+            self.plan.step(Step::DeleteServer(node.id), why);
+        } else if node.port.may_exist() {
+            let why = format!("the server of {} is gone", node.name);
+            self.plan.step(Step::DeletePort(node.id), why);
+        } else {
+            self.forget(node);
+        }
+    }
+
+    /// Whether pods must leave a node before its server is deleted. Not when the whole cluster
+    /// goes, nor when its kubelet is silent: nothing would ever leave it then.
+    fn must_drain(&self, node: &Node) -> bool {
+        self.snapshot.cluster.desired == Desired::Present
+            && node.role == Role::Worker
+            && node.server == Outside::Present
+            && node.object == Outside::Present
+            && node.kubelet.is_ready
+            && !matches!(node.drain, Drain::Drained | Drain::Skipped)
+    }
+
+    /// What a node leaves inside the cluster, when nothing of it is left outside.
+    fn forget(&mut self, node: &Node) {
+        let cluster_goes = self.snapshot.cluster.desired == Desired::Absent;
+        if cluster_goes || !self.snapshot.cluster.has_api {
+            self.plan.step(Step::CloseNode(node.id), format!("nothing of {} is left", node.name));
+        } else if node.token.may_exist() {
+            self.plan.step(Step::RevokeToken(node.id), format!("{} is gone", node.name));
+        } else if node.object.may_exist() {
+            self.plan
+                .step(Step::DeleteObject(node.id), format!("the server of {} is gone", node.name));
+        } else {
+            self.plan.step(Step::CloseNode(node.id), format!("nothing of {} is left", node.name));
+        }
+    }
+}
+
+/// How long a place that failed `attempt` times waits: 1, 2, 4 ... 30 minutes. A cloud that is
+/// full stays full for a while, and every try costs it a scheduler run.
+fn retry_delay(attempt: u32) -> SignedDuration {
+    let minutes = 1_i64 << attempt.saturating_sub(1).min(5);
+    SignedDuration::from_mins(minutes.min(30))
+}

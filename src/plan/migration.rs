@@ -1,0 +1,391 @@
+//! What a migration does next, and why not more.
+//!
+//! Nodes are made and deleted by the cluster planner, by [`super::pool::wanted`]. Here the phase
+//! moves, old nodes are cordoned and drained, and on the way back new ones.
+
+use std::fmt;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::Plan;
+use super::pool::{Pool, goal};
+use crate::domain::ids::NodeId;
+use crate::domain::migration::{AtDeadline, CommitPolicy, Event, Migration, Phase};
+use crate::domain::node::{Desired, Drain, Node, Outside};
+use crate::domain::wave::Gate;
+
+/// Most nodes drained at once without a wish for more: what Cluster API's and Machine Controller
+/// Manager's users settle on for one cluster.
+const PARALLEL_MAX: usize = 20;
+
+/// Everything the planner may know.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// The moment of the snapshot.
+    pub now: Timestamp,
+    /// The migration.
+    pub migration: Migration,
+    /// The cluster's pools.
+    pub pools: Vec<Pool>,
+    /// The open workers of the cluster, by name.
+    pub nodes: Vec<Node>,
+    /// Why the target cannot be used, if so.
+    pub target_trouble: Option<String>,
+}
+
+/// One step. Those marked *row* change only our database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// *row* The phase moves; `NextWave` goes to that wave.
+    Move(Event, Option<usize>),
+    /// *row* The soak begins anew, or stops because something is not well.
+    SetHealthy(bool),
+    /// *row* The migration pauses by itself.
+    Pause(String),
+    /// Cordons the node.
+    Cordon(NodeId),
+    /// Evicts what can be evicted now, and sees whether the node is drained.
+    DrainPass(NodeId),
+    /// The same, but pods that are refused are deleted.
+    ForcePass(NodeId),
+    /// *row* The drain policy leaves the node as it is.
+    Skip(NodeId),
+    /// Takes our cordon back.
+    Uncordon(NodeId),
+    /// *row* There is nothing to drain: the node's kubelet is silent or its server is gone.
+    AssumeDrained(NodeId),
+    /// *row* The node is not wanted any more.
+    Dismiss(NodeId),
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self:?}")
+    }
+}
+
+/// Plans what can be done now.
+pub fn plan(snapshot: &Snapshot) -> Plan<Step> {
+    let mut planner = Planner { s: snapshot, plan: Plan::default() };
+    planner.run();
+    planner.plan
+}
+
+struct Planner<'a> {
+    s: &'a Snapshot,
+    plan: Plan<Step>,
+}
+
+impl<'a> Planner<'a> {
+    fn run(&mut self) {
+        let migration = &self.s.migration;
+        if migration.wants_cancel && migration.phase.after(Event::Cancel).is_ok() {
+            return self.plan.step(Step::Move(Event::Cancel, None), "somebody cancelled it");
+        }
+        if migration.wants_rollback && migration.phase.can_roll_back() {
+            return self.plan.step(Step::Move(Event::Rollback, None), "somebody wants it back");
+        }
+        if let Some(reason) = &migration.paused {
+            return self.plan.wait(format!("paused: {reason}"));
+        }
+        match migration.phase {
+            Phase::Pending => self.plan.step(Step::Move(Event::Taken, None), "it was accepted"),
+            Phase::Preflight => self.preflight(),
+            Phase::Provisioning => self.provision(),
+            Phase::Draining => self.drain(),
+            Phase::Soaking => self.soak(),
+            Phase::Approval => self.approval(),
+            Phase::Holding => self.hold(),
+            Phase::Committing => self.commit(),
+            Phase::RollingBack => self.roll_back(),
+            Phase::Succeeded | Phase::RolledBack | Phase::Cancelled => {}
+        }
+    }
+
+    /// Open nodes of the pools that move.
+    fn moving(&self) -> impl Iterator<Item = &'a Node> {
+        let pools = &self.s.migration.pools;
+        self.s.nodes.iter().filter(|n| n.pool_id.is_some_and(|pool| pools.contains(&pool)))
+    }
+
+    fn old(&self) -> impl Iterator<Item = &'a Node> {
+        let source = self.s.migration.source;
+        self.moving().filter(move |n| n.cloud_id == source)
+    }
+
+    fn new_nodes(&self) -> impl Iterator<Item = &'a Node> {
+        let target = self.s.migration.target;
+        self.moving().filter(move |n| n.cloud_id == target)
+    }
+
+    fn preflight(&mut self) {
+        if let Some(trouble) = &self.s.target_trouble {
+            self.plan.wait(format!("preflight: {trouble}"));
+            return;
+        }
+        let first = self.s.migration.first_wave();
+        self.plan
+            .step(Step::Move(Event::Passed, Some(first)), "preflight found nothing that blocks");
+    }
+
+    /// What the target still lacks for the present wave, in words.
+    fn lacking(&self) -> Vec<String> {
+        let mut lacking = Vec::new();
+        for pool in self.s.pools.iter().filter(|p| self.s.migration.pools.contains(&p.id)) {
+            let nodes: Vec<&Node> =
+                self.s.nodes.iter().filter(|n| n.pool_id == Some(pool.id)).collect();
+            let goal = goal(pool, &self.s.migration, &nodes);
+            let target = self.s.migration.target;
+            let usable = nodes.iter().filter(|n| n.cloud_id == target && n.is_serving()).count();
+            if usable < goal as usize {
+                lacking.push(format!("pool {}: {usable} of {goal} new nodes serve", pool.name));
+            }
+        }
+        lacking
+    }
+
+    fn provision(&mut self) {
+        let lacking = self.lacking();
+        if lacking.is_empty() {
+            self.plan.step(Step::Move(Event::Provisioned, None), "the wave's new nodes serve");
+        }
+        for reason in lacking {
+            self.plan.wait(reason);
+        }
+    }
+
+    /// The old nodes of the present wave and of earlier ones that still have to be drained.
+    fn due(&self) -> Vec<&'a Node> {
+        let migration = &self.s.migration;
+        self.old()
+            .filter(|n| n.desired == Desired::Present)
+            .filter(|n| migration.wave_of(n.id) <= migration.wave && !n.drain.is_over())
+            .collect()
+    }
+
+    fn drain(&mut self) {
+        let due = self.due();
+        if due.is_empty() {
+            return self
+                .plan
+                .step(Step::Move(Event::Drained, None), "the wave's old nodes are drained");
+        }
+        let mut active = due.iter().filter(|n| n.drain != Drain::Idle).count();
+        let parallel = self.parallel(due.len());
+        for node in due {
+            match node.drain {
+                Drain::Idle if active >= parallel => {
+                    self.plan.wait(format!("{}: {parallel} drains at once", node.name));
+                }
+                Drain::Idle => {
+                    if self.begin(node) {
+                        active += 1;
+                    }
+                }
+                _ => self.go_on(node),
+            }
+        }
+    }
+
+    /// How many nodes may be drained at once.
+    fn parallel(&self, due: usize) -> usize {
+        match self.s.migration.spec.drain.parallel {
+            Some(wish) => wish as usize,
+            None if self.s.migration.wave == self.s.migration.first_wave() => 1,
+            None => due.div_ceil(10).clamp(1, PARALLEL_MAX),
+        }
+    }
+
+    /// Begins a drain, if the pool keeps enough nodes that serve. A cordon that was planned here
+    /// counts at once.
+    fn begin(&mut self, node: &Node) -> bool {
+        if is_silent(node) {
+            self.plan.step(Step::AssumeDrained(node.id), format!("{} does not answer", node.name));
+            return false;
+        }
+        let Some(pool) = self.s.pools.iter().find(|p| Some(p.id) == node.pool_id) else {
+            return false;
+        };
+        let cordoned_now = |id: NodeId| self.plan.steps.iter().any(|p| p.step == Step::Cordon(id));
+        let serving = self
+            .moving()
+            .filter(|n| n.pool_id == Some(pool.id) && n.is_serving() && !cordoned_now(n.id))
+            .count();
+        let after = serving - usize::from(node.is_serving());
+        if after < pool.count as usize {
+            self.plan.wait(format!(
+                "{}: pool {} would have {after} of {} nodes that serve",
+                node.name, pool.name, pool.count
+            ));
+            return false;
+        }
+        self.plan.step(
+            Step::Cordon(node.id),
+            format!("{after} of {} nodes serve without it", pool.count),
+        );
+        true
+    }
+
+    /// A drain that has begun.
+    fn go_on(&mut self, node: &Node) {
+        if is_silent(node) {
+            let why = format!("{} does not answer", node.name);
+            return self.plan.step(Step::AssumeDrained(node.id), why);
+        }
+        if matches!(node.drain, Drain::Cordoning | Drain::Uncordoning) {
+            let why = format!("{} may not be cordoned", node.name);
+            return self.plan.step(Step::Cordon(node.id), why);
+        }
+        let started = node.drain_started_at.unwrap_or(self.s.now);
+        if self.s.now < self.s.migration.drain_deadline(started) {
+            return self.pass(node);
+        }
+        let why = format!(
+            "{} is not drained after {} s",
+            node.name, self.s.migration.spec.drain.timeout_seconds
+        );
+        match self.s.migration.spec.drain.at_deadline {
+            AtDeadline::Pause => {
+                let reason = format!("{why}; {}", blocked_by(node));
+                self.plan.step(Step::Pause(reason), "the drain's deadline has passed");
+            }
+            AtDeadline::SkipNode => self.plan.step(Step::Skip(node.id), why),
+            AtDeadline::Force => self.plan.step(Step::ForcePass(node.id), why),
+        }
+    }
+
+    fn pass(&mut self, node: &Node) {
+        self.plan.step(Step::DrainPass(node.id), format!("{} has pods to move", node.name));
+        for blocker in node.blockers.iter().take(5) {
+            self.plan.wait(format!("{}: {} ({})", node.name, blocker.pod, blocker.reason));
+        }
+    }
+
+    fn soak(&mut self) {
+        let lacking = self.lacking();
+        let migration = &self.s.migration;
+        if !lacking.is_empty() {
+            if migration.healthy_since.is_some() {
+                self.plan.step(Step::SetHealthy(false), lacking.join("; "));
+            }
+            for reason in lacking {
+                self.plan.wait(format!("the soak begins again when all is well: {reason}"));
+            }
+            return;
+        }
+        let Some(since) = migration.healthy_since else {
+            return self.plan.step(Step::SetHealthy(true), "all is well");
+        };
+        let wave = &migration.spec.waves[migration.wave];
+        let end = since + SignedDuration::from_secs(i64::from(wave.soak_seconds));
+        if self.s.now < end {
+            return self.plan.wait(format!("soaking until {end:.0}"));
+        }
+        match wave.gate {
+            Gate::Approval => {
+                self.plan.step(Step::Move(Event::SoakedNeedsApproval, None), "the soak is over");
+            }
+            Gate::Auto => self.pass_wave("the soak is over"),
+        }
+    }
+
+    fn pass_wave(&mut self, why: &str) {
+        match self.s.migration.next_wave() {
+            Some(next) => self.plan.step(Step::Move(Event::NextWave, Some(next)), why),
+            None => self.plan.step(Step::Move(Event::LastWave, None), why),
+        }
+    }
+
+    fn approval(&mut self) {
+        let migration = &self.s.migration;
+        if migration.approved_wave == Some(migration.wave) {
+            self.pass_wave("the wave was approved");
+        } else {
+            self.plan.wait(format!("wave {} waits for approval", migration.wave + 1));
+        }
+    }
+
+    fn hold(&mut self) {
+        let migration = &self.s.migration;
+        if migration.wants_commit {
+            return self.plan.step(Step::Move(Event::Commit, None), "somebody committed");
+        }
+        let end = migration.phase_since
+            + SignedDuration::from_secs(i64::from(migration.spec.hold_seconds));
+        match migration.spec.commit {
+            CommitPolicy::Manual => self.plan.wait("waits for commit"),
+            CommitPolicy::AutoAfterHold if self.s.now < end => {
+                self.plan.wait(format!("holding the old nodes until {end:.0}"));
+            }
+            CommitPolicy::AutoAfterHold => {
+                let lacking = self.lacking();
+                if lacking.is_empty() {
+                    self.plan.step(Step::Move(Event::Commit, None), "the hold is over");
+                }
+                for reason in lacking {
+                    self.plan.wait(format!("not committed while {reason}"));
+                }
+            }
+        }
+    }
+
+    fn commit(&mut self) {
+        let left = self.old().count();
+        if left == 0 {
+            self.plan.step(Step::Move(Event::Committed, None), "the old nodes are gone");
+        } else {
+            self.plan.wait(format!("{left} old nodes are being deleted"));
+        }
+    }
+
+    fn roll_back(&mut self) {
+        let cordoned: Vec<&Node> = self
+            .old()
+            .filter(|n| n.desired == Desired::Present && n.drain.may_be_cordoned())
+            .collect();
+        if !cordoned.is_empty() {
+            for node in cordoned {
+                self.plan.step(Step::Uncordon(node.id), format!("{} serves again", node.name));
+            }
+            return;
+        }
+        let left: Vec<&Node> = self.new_nodes().filter(|n| n.desired == Desired::Present).collect();
+        if left.is_empty() {
+            return self.plan.step(Step::Move(Event::Returned, None), "the target is drained");
+        }
+        let mut active =
+            left.iter().filter(|n| n.drain != Drain::Idle && !n.drain.is_over()).count();
+        let parallel = self.s.migration.spec.drain.parallel.map_or(PARALLEL_MAX, |n| n as usize);
+        for node in left {
+            if node.drain.is_over() || is_silent(node) {
+                let why = format!("nothing of the tenant's is on {}", node.name);
+                self.plan.step(Step::Dismiss(node.id), why);
+            } else if node.drain != Drain::Idle {
+                self.go_on(node);
+            } else if active < parallel {
+                active += 1;
+                self.plan.step(
+                    Step::Cordon(node.id),
+                    format!("the source serves without {}", node.name),
+                );
+            }
+        }
+    }
+}
+
+/// Whether nothing can be evicted from the node, since nobody there would stop a pod: it never
+/// joined, its server is gone, or its kubelet is silent. The cluster itself moves the pods of a
+/// silent node.
+fn is_silent(node: &Node) -> bool {
+    node.object != Outside::Present || node.server == Outside::Gone || !node.kubelet.is_ready
+}
+
+/// Who blocks a node, in words.
+fn blocked_by(node: &Node) -> String {
+    if node.blockers.is_empty() {
+        return "no pod refuses, but some are still there".to_owned();
+    }
+    let list: Vec<String> =
+        node.blockers.iter().take(3).map(|b| format!("{} ({})", b.pod, b.reason)).collect();
+    format!("blocked by {}", list.join(", "))
+}
