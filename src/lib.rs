@@ -28,5 +28,6 @@ pub mod domain;
 pub mod kubernetes;
 pub mod openstack;
 pub mod plan;
+pub mod sim;
 pub mod store;
 pub mod worker;

@@ -2,5 +2,6 @@
 
 mod driver;
 mod postgres;
+mod sim_openstack;
 mod store_work;
 mod support;

@@ -1,0 +1,26 @@
+//! Simulated OpenStack clouds and tenant clusters behind the real HTTP APIs.
+//!
+//! | file | is |
+//! |---|---|
+//! | [`world`] | the state core: clouds, clusters, time |
+//! | [`settings`] | what a world is made of |
+//! | [`agenda`] | what is due, and seeded randomness |
+//! | [`cloud`], [`found`], [`compute`], [`network`] | one cloud: its rows, its start, how it moves on |
+//! | [`faults`] | what goes wrong on order, and call counters |
+//! | [`openstack`] | the HTTP faces of a cloud |
+//!
+//! No code of the service knows that it talks to a simulation: it is held to the real thing by one
+//! contract suite that runs against both.
+
+pub mod agenda;
+pub mod cloud;
+pub mod compute;
+pub mod faults;
+pub mod found;
+pub mod network;
+pub mod openstack;
+pub mod settings;
+pub mod world;
+
+pub use settings::{CloudSettings, Timing, WorldSettings};
+pub use world::World;
