@@ -338,3 +338,109 @@ fn after(now: Timestamp, wait: Duration) -> Timestamp {
 fn between(now: Timestamp, until: Timestamp) -> Duration {
     Duration::try_from(until.duration_since(now)).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+    use crate::clock::ManualClock;
+
+    fn budget(limits: Limits) -> (Arc<Budget>, Arc<ManualClock>) {
+        let clock = Arc::new(ManualClock::new(Timestamp::UNIX_EPOCH));
+        (Budget::new(limits, clock.clone()), clock)
+    }
+
+    async fn take(budget: &Arc<Budget>) -> Result<Permit, Refused> {
+        budget.acquire("a", Duration::ZERO).await
+    }
+
+    #[tokio::test]
+    async fn the_rate_holds_after_the_burst() {
+        let limits = Limits { calls_per_second: 2.0, burst: 3.0, ..Limits::default() };
+        let (budget, clock) = budget(limits);
+        for _ in 0..3 {
+            take(&budget).await.expect("the burst");
+        }
+        let refused = take(&budget).await.expect_err("the burst is used up");
+        assert_eq!(refused.retry_after, Duration::from_millis(500));
+        clock.advance(SignedDuration::from_secs(1));
+        take(&budget).await.expect("first of the second");
+        take(&budget).await.expect("second of the second");
+        take(&budget).await.expect_err("no more");
+    }
+
+    #[tokio::test]
+    async fn calls_in_flight_are_limited() {
+        let (budget, _) = budget(Limits { in_flight: 1, ..Limits::default() });
+        let first = take(&budget).await.expect("room");
+        take(&budget).await.expect_err("no room");
+        let patient = budget.acquire("a", Duration::from_secs(1));
+        let (second, ()) = tokio::join!(patient, async move {
+            tokio::task::yield_now().await;
+            drop(first);
+        });
+        second.expect("served when the first ended");
+    }
+
+    #[tokio::test]
+    async fn a_busy_share_does_not_starve_the_others() {
+        let (budget, _) = budget(Limits { in_flight: 1, ..Limits::default() });
+        let mut held = Some(take(&budget).await.expect("room"));
+        let wait = Duration::from_secs(2);
+        let mut waiting: Vec<_> = ["busy", "busy", "busy", "quiet"]
+            .into_iter()
+            .map(|share| (share, Box::pin(budget.acquire(share, wait))))
+            .collect();
+        for (_, future) in &mut waiting {
+            assert!(future.now_or_never().is_none(), "all wait");
+        }
+        let mut order = Vec::new();
+        while !waiting.is_empty() {
+            held.take();
+            let mut next = None;
+            for (index, (_, future)) in waiting.iter_mut().enumerate() {
+                if let Some(permit) = future.now_or_never() {
+                    held = Some(permit.expect("served"));
+                    next = Some(index);
+                    break;
+                }
+            }
+            order.push(waiting.remove(next.expect("somebody is served")).0);
+        }
+        assert_eq!(order, ["busy", "quiet", "busy", "busy"]);
+    }
+
+    #[tokio::test]
+    async fn the_breaker_opens_tries_once_and_closes() {
+        let limits = Limits { breaker_after: 2, ..Limits::default() };
+        let (budget, clock) = budget(limits);
+        for _ in 0..2 {
+            assert!(!budget.is_open());
+            let _permit = take(&budget).await.expect("closed");
+            budget.record(Contact::Lost);
+        }
+        let refused = take(&budget).await.expect_err("open");
+        assert_eq!(refused.retry_after, Duration::from_secs(10));
+        clock.advance(SignedDuration::from_secs(10));
+        let trial = take(&budget).await.expect("a trial call");
+        take(&budget).await.expect_err("only one");
+        budget.record(Contact::Lost);
+        drop(trial);
+        let refused = take(&budget).await.expect_err("open again");
+        assert_eq!(refused.retry_after, Duration::from_secs(20));
+        clock.advance(SignedDuration::from_secs(20));
+        let trial = take(&budget).await.expect("another trial call");
+        budget.record(Contact::Reached);
+        drop(trial);
+        take(&budget).await.expect("closed again");
+    }
+
+    #[tokio::test]
+    async fn a_pause_has_an_upper_bound() {
+        let (budget, _) = budget(Limits::default());
+        budget.pause(Duration::from_hours(24));
+        let refused = take(&budget).await.expect_err("paused");
+        assert_eq!(refused.retry_after, MAX_PAUSE);
+    }
+}

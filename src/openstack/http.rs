@@ -5,7 +5,6 @@
 
 use std::error::Error as StdError;
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -203,7 +202,8 @@ fn tls_fault(error: &reqwest::Error) -> Option<String> {
         Cert::NotValidYet | Cert::NotValidYetContext { .. } => {
             "the server's certificate is not valid yet; compare the clocks".to_owned()
         }
-        Cert::UnknownIssuer => {
+        // A CA that was made anew under its old name shows as a bad signature.
+        Cert::UnknownIssuer | Cert::BadSignature => {
             "the server's certificate is not signed by a trusted CA; give its CA as 'cacert'"
                 .to_owned()
         }
@@ -214,15 +214,12 @@ fn tls_fault(error: &reqwest::Error) -> Option<String> {
     })
 }
 
-/// An I/O error hides the TLS error that it wraps: it is not its `source`.
+/// An I/O error hides the error that it wraps, maybe another I/O error: it is not its `source`.
 fn as_rustls<'a>(cause: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error> {
-    cause.downcast_ref::<rustls::Error>().or_else(|| {
-        let inner = cause.downcast_ref::<std::io::Error>()?.get_ref()?;
-        inner.downcast_ref::<rustls::Error>().or_else(|| {
-            let arc = inner.downcast_ref::<Arc<rustls::Error>>()?;
-            Some(arc.as_ref())
-        })
-    })
+    if let Some(fault) = cause.downcast_ref::<rustls::Error>() {
+        return Some(fault);
+    }
+    as_rustls(cause.downcast_ref::<std::io::Error>()?.get_ref()?)
 }
 
 fn causes<'a>(

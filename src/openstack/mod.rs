@@ -37,6 +37,8 @@ pub mod keystone;
 pub mod neutron;
 pub mod nova;
 pub mod placement;
+#[cfg(test)]
+mod tests;
 
 pub use auth::{CloudAuth, Credential, DomainRef, ProjectRef, UserRef};
 pub use budget::{Budget, Limits};
