@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"log"
+	"net/http"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -66,6 +67,7 @@ func (a *agent) run() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	log.Printf("guest agent: state %s, workers %s", a.state, a.workers)
+	go serveHealth()
 	tick := time.NewTicker(250 * time.Millisecond)
 	defer tick.Stop()
 	for ctx.Err() == nil {
@@ -78,6 +80,13 @@ func (a *agent) run() {
 	log.Print("stopping")
 	a.shutdown()
 	log.Print("stopped")
+}
+
+// serveHealth answers kubeadm, which waits for the kubelet of its machine where
+// every kubelet listens. Servers share that address here, so one answers for all.
+func serveHealth() {
+	ok := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "ok") })
+	log.Fatal(http.ListenAndServe("127.0.0.1:10248", ok))
 }
 
 // scan makes the running servers those of the records. Polling, because a

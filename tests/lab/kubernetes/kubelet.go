@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -64,7 +63,6 @@ func (s *server) runKubelet(ctx context.Context) {
 	}
 	s.console.printf("kubelet: starts as node %s", k.name)
 	s.work.Go(func() { s.pods.watch(ctx) })
-	s.work.Go(func() { s.serveHealth(ctx) })
 	for k.client = k.credentials(ctx); k.client != nil && ctx.Err() == nil; {
 		if err := k.register(ctx); err == nil {
 			break
@@ -98,16 +96,6 @@ func (s *server) kubeletFlags() map[string]string {
 		}
 	}
 	return flags
-}
-
-// serveHealth answers kubeadm, which waits for the kubelet.
-func (s *server) serveHealth(ctx context.Context) {
-	handler := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "ok") })
-	web := &http.Server{Addr: net.JoinHostPort(s.record.address(), "10248"), Handler: handler}
-	s.work.Go(func() { <-ctx.Done(); web.Close() })
-	if err := web.ListenAndServe(); err != http.ErrServerClosed {
-		s.console.printf("kubelet: healthz: %v", err)
-	}
 }
 
 // credentials are those of kubelet.conf; where there is none yet, the kubelet's
