@@ -16,9 +16,13 @@ use crate::domain::version::Version;
 
 /// Port of every API server.
 pub const API_PORT: u16 = 6443;
-/// kubeadm makes a token of its own at `init` whatever we say; it cannot be used to log in, and
-/// ends soon.
-const UNUSED_TOKEN_LIFETIME: &str = "15m0s";
+/// kubeadm makes a token of its own at `init` whatever we say; it ends soon, and its group, which
+/// nothing is granted to, lets nobody join.
+const UNUSED_TOKEN: UnusedToken = UnusedToken {
+    ttl: "15m0s",
+    usages: ["authentication", "signing"],
+    groups: ["system:bootstrappers:zcp:unused"],
+};
 /// kube-vip's manifest lies there before kubeadm runs.
 const IGNORED_AT_JOIN: &str = "DirAvailable--etc-kubernetes-manifests";
 
@@ -77,7 +81,7 @@ pub fn init_configuration(
     let init = Init {
         api_version: api,
         kind: "InitConfiguration",
-        bootstrap_tokens: [UnusedToken { ttl: UNUSED_TOKEN_LIFETIME, usages: ["signing"] }],
+        bootstrap_tokens: [UNUSED_TOKEN],
         local_api_endpoint: ApiEndpoint { advertise_address: address, bind_port: API_PORT },
         node_registration: registration(api, node, &[]),
     };
@@ -222,16 +226,17 @@ struct Argument<'a> {
 struct Init<'a> {
     api_version: ApiVersion,
     kind: &'a str,
-    bootstrap_tokens: [UnusedToken<'a>; 1],
+    bootstrap_tokens: [UnusedToken; 1],
     #[serde(rename = "localAPIEndpoint")]
     local_api_endpoint: ApiEndpoint,
     node_registration: Registration<'a>,
 }
 
 #[derive(Serialize)]
-struct UnusedToken<'a> {
-    ttl: &'a str,
-    usages: [&'a str; 1],
+struct UnusedToken {
+    ttl: &'static str,
+    usages: [&'static str; 2],
+    groups: [&'static str; 1],
 }
 
 #[derive(Serialize)]
@@ -333,4 +338,4 @@ struct ControlPlane {
 
 #[cfg(test)]
 #[path = "kubeadm_tests.rs"]
-mod tests;
+pub(super) mod tests;

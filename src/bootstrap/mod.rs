@@ -15,5 +15,7 @@ pub mod user_data;
 
 /// A document of plain structs as YAML.
 fn yaml(document: &impl serde::Serialize) -> String {
-    serde_saphyr::to_string(document).expect("plain structs always serialize")
+    // Long lines are never folded: fewer ways in which another reader may see another text.
+    let options = serde_saphyr::ser_options! { folded_wrap_chars: usize::MAX };
+    serde_saphyr::to_string_with_options(document, options).expect("plain structs always serialize")
 }

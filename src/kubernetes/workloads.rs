@@ -66,3 +66,53 @@ fn stateful_set(found: StatefulSet) -> WorkloadView {
 fn count(number: Option<i32>) -> u32 {
     u32::try_from(number.unwrap_or(0)).unwrap_or(0)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::kubernetes::call::tests::{Script, ok};
+
+    #[tokio::test]
+    async fn only_pods_without_a_node_are_pending() {
+        let waiting = json!({
+            "metadata": {"namespace": "shop", "name": "a", "uid": "a"},
+            "spec": {"containers": []},
+            "status": {"phase": "Pending", "conditions": [
+                {"type": "PodScheduled", "status": "False", "message": "0/3 nodes are available"},
+            ]},
+        });
+        let starting = json!({
+            "metadata": {"namespace": "shop", "name": "b", "uid": "b"},
+            "spec": {"containers": [], "nodeName": "n-1"},
+        });
+        let script = Script::new(vec![ok(json!({"items": [waiting, starting]}))]);
+        let pending = script.client().pending_pods().await.unwrap();
+        assert_eq!(
+            script.lines(),
+            ["GET /api/v1/pods?fieldSelector=status.phase%3DPending&limit=500"]
+        );
+        assert_eq!(pending.len(), 1);
+        assert_eq!(pending[0].message.as_deref(), Some("0/3 nodes are available"));
+    }
+
+    #[tokio::test]
+    async fn a_workload_that_does_not_say_wants_one_replica() {
+        let template = json!({"metadata": {}, "spec": {"containers": []}});
+        let deployment = json!({
+            "metadata": {"namespace": "shop", "name": "web"},
+            "spec": {"selector": {}, "template": template},
+            "status": {},
+        });
+        let set = json!({
+            "metadata": {"namespace": "shop", "name": "db"},
+            "spec": {"replicas": 3, "selector": {}, "template": template, "serviceName": "db"},
+            "status": {"replicas": 3, "availableReplicas": 2},
+        });
+        let script =
+            Script::new(vec![ok(json!({"items": [deployment]})), ok(json!({"items": [set]}))]);
+        let views = script.client().workloads().await.unwrap();
+        let counts: Vec<_> = views.iter().map(|view| (view.wanted, view.available)).collect();
+        assert_eq!(counts, [(1, 0), (3, 2)]);
+    }
+}
