@@ -1,6 +1,7 @@
 //! One integration-test binary: it links once.
 
 mod driver;
+mod kubernetes_network;
 mod postgres;
 mod sim_openstack;
 mod store_work;
