@@ -5,9 +5,15 @@
 //! commit together. A worker writes only through [`Fenced`], which derefs to [`Tx`]. Ids and
 //! times are arguments; only lease expiry uses the database's clock.
 
+mod change;
+pub mod clouds;
+pub mod clusters;
 mod error;
 pub mod housekeeping;
+pub mod migrations;
+pub mod offerings;
 pub mod page;
+mod reader;
 pub mod replicas;
 pub mod seal;
 pub mod work;
@@ -19,6 +25,7 @@ use jiff_sqlx::ToSqlx;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 use sqlx::{Postgres, Row, Transaction};
 
+pub use change::Change;
 pub use error::{StoreError, expect_rows};
 
 use work::Lease;
