@@ -100,8 +100,8 @@ struct Entry {
     auth_type: Option<String>,
     region_name: Option<String>,
     regions: Vec<String>,
-    #[serde(alias = "endpoint_type")]
     interface: Option<String>,
+    endpoint_type: Option<String>,
     identity_api_version: Option<String>,
     verify: Option<bool>,
     insecure: Option<bool>,
@@ -117,10 +117,10 @@ struct Auth {
     password: Option<SecretString>,
     user_domain_name: Option<String>,
     user_domain_id: Option<String>,
-    #[serde(alias = "tenant_name")]
     project_name: Option<String>,
-    #[serde(alias = "tenant_id")]
+    tenant_name: Option<String>,
     project_id: Option<String>,
+    tenant_id: Option<String>,
     project_domain_name: Option<String>,
     project_domain_id: Option<String>,
     domain_name: Option<String>,
@@ -200,7 +200,8 @@ impl Reader<'_> {
     }
 
     fn interface(&self) -> Result<Interface, CloudsYamlError> {
-        let Some(word) = &self.entry.interface else { return Ok(Interface::default()) };
+        let word = self.entry.interface.as_ref().or(self.entry.endpoint_type.as_ref());
+        let Some(word) = word else { return Ok(Interface::default()) };
         // The old spelling is `publicURL`.
         match word.strip_suffix("URL").unwrap_or(word) {
             "public" => Ok(Interface::Public),
@@ -276,10 +277,11 @@ impl Reader<'_> {
 
     fn project(&self) -> Result<ProjectRef, CloudsYamlError> {
         let auth = &self.entry.auth;
-        if let Some(id) = &auth.project_id {
+        if let Some(id) = auth.project_id.as_ref().or(auth.tenant_id.as_ref()) {
             return Ok(ProjectRef::Id(id.clone()));
         }
-        let name = self.need("auth.project_name", auth.project_name.as_ref())?.clone();
+        let name = auth.project_name.as_ref().or(auth.tenant_name.as_ref());
+        let name = self.need("auth.project_name", name)?.clone();
         let own = (auth.project_domain_id.as_ref(), auth.project_domain_name.as_ref());
         let domain = self.domain("auth.project_domain_name", own)?;
         Ok(ProjectRef::Name { name, domain })

@@ -216,12 +216,8 @@ impl Session {
     }
 
     fn missing(&self, auth: &CloudAuth, service: Service) -> String {
-        let regions: BTreeSet<&str> = self
-            .catalog
-            .iter()
-            .flat_map(|entry| &entry.endpoints)
-            .map(|endpoint| endpoint.region.as_str())
-            .collect();
+        let regions: BTreeSet<&str> =
+            self.catalog.iter().flat_map(|entry| &entry.endpoints).map(Endpoint::region).collect();
         let regions = regions.into_iter().collect::<Vec<_>>().join(", ");
         format!(
             "region '{}' has no {} endpoint for the {} interface; regions of this cloud: {regions}",
@@ -389,9 +385,16 @@ struct CatalogService {
 #[derive(Debug, Deserialize)]
 struct Endpoint {
     interface: String,
-    #[serde(alias = "region_id")]
-    region: String,
+    // Keystone writes it twice; `region` is the older word.
+    region_id: Option<String>,
+    region: Option<String>,
     url: String,
+}
+
+impl Endpoint {
+    fn region(&self) -> &str {
+        self.region_id.as_deref().or(self.region.as_deref()).unwrap_or_default()
+    }
 }
 
 impl CatalogService {
@@ -399,7 +402,7 @@ impl CatalogService {
         self.endpoints
             .iter()
             .find(|endpoint| {
-                endpoint.region == auth.region && endpoint.interface == auth.interface.as_str()
+                endpoint.region() == auth.region && endpoint.interface == auth.interface.as_str()
             })
             .map(|endpoint| endpoint.url.as_str())
     }

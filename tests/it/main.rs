@@ -1,5 +1,6 @@
 //! One integration-test binary: it links once.
 
+mod contract;
 mod driver;
 mod kubernetes_network;
 mod postgres;

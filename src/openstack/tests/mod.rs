@@ -67,7 +67,8 @@ async fn log_in(State(cloud): State<Arc<Cloud>>) -> Response {
 
 fn token_body() -> Value {
     let service = |kind: &str, url: &str| {
-        let endpoint = json!({"interface": "public", "region": "One", "url": url});
+        let endpoint = json!({"interface": "public", "region": "One", "region_id": "One",
+            "url": url});
         json!({"type": kind, "name": kind, "endpoints": [endpoint]})
     };
     json!({"token": {
