@@ -15,6 +15,8 @@
 //! | [`worker`] | reconcilers: snapshot, plan, execute | all but api, http, cli, dev, sim |
 //! | [`api`] | request and response types | domain |
 //! | [`http`] | routes; thin | api, app, domain, clock, telemetry |
+//! | [`telemetry`] | logging, and every metric of the service in one struct | domain |
+//! | [`config`] | one typed configuration; only the binaries read it | domain |
 //! | [`cli`] | zcpctl | api, domain |
 //! | [`dev`] | `zcpd dev`: private Postgres and child processes | domain, clock |
 //!

@@ -5,17 +5,23 @@
 //! commit together. A worker writes only through [`Fenced`], which derefs to [`Tx`]. Ids and
 //! times are arguments; only lease expiry uses the database's clock.
 
+pub mod audit;
 mod change;
 pub mod clouds;
 pub mod clusters;
 mod error;
+pub mod events;
 pub mod housekeeping;
+pub mod idempotency;
+pub mod installation;
 pub mod migrations;
 pub mod offerings;
 pub mod page;
+pub mod projects;
 mod reader;
 pub mod replicas;
 pub mod seal;
+pub mod tokens;
 pub mod work;
 
 use std::str::FromStr;

@@ -14,8 +14,9 @@
 //! differ. After a crash the row stays due and leased until the lease expires.
 
 mod hints;
+mod kind;
+mod lease;
 mod list;
-mod types;
 
 use std::time::Duration;
 
@@ -26,8 +27,9 @@ use uuid::Uuid;
 use super::{Store, StoreError, Ts, Tx, ts};
 
 pub use hints::{Hint, Hints};
+pub use kind::{ResourceId, UnknownWord, WorkKind};
+pub use lease::{Claim, Finish, Finished, Lease};
 pub use list::{QueueStatistics, WorkFilter, WorkItem, WorkState, find, list, statistics};
-pub use types::{Claim, Finish, Finished, Lease, ResourceId, UnknownWord, WorkKind};
 
 /// Channel of wake-up hints; the payload is the kind.
 const WAKE_CHANNEL: &str = "zcp_work";

@@ -5,5 +5,7 @@ mod driver;
 mod kubernetes_network;
 mod postgres;
 mod sim_openstack;
+mod store_records;
 mod store_work;
 mod support;
+mod tidy;

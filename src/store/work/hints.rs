@@ -3,7 +3,7 @@
 use sqlx::postgres::{PgListener, PgPoolOptions};
 
 use super::WAKE_CHANNEL;
-use super::types::WorkKind;
+use super::kind::WorkKind;
 use crate::store::{Store, StoreError};
 
 /// Somebody woke work, or may have.

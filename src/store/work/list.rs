@@ -9,7 +9,7 @@ use sqlx::postgres::PgRow;
 use sqlx::{PgExecutor, Row};
 use uuid::Uuid;
 
-use super::types::{ResourceId, UnknownWord, WorkKind};
+use super::kind::{ResourceId, UnknownWord, WorkKind};
 use crate::store::page::{Page, PageRequest};
 use crate::store::{StoreError, Ts, ts};
 

@@ -1,8 +1,10 @@
 //! What tests share.
 
 mod db;
+mod wait;
 
 pub use db::TestDb;
+pub use wait::wait_for;
 
 /// What a test returns.
 pub type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
