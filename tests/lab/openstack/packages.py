@@ -15,6 +15,7 @@ import subprocess
 import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+PIPS = 2
 LOCK = os.path.join(HERE, "west-lock.txt")
 
 PACKAGES = [
@@ -136,12 +137,19 @@ def west(state):
         return
     shutil.rmtree(target, ignore_errors=True)
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", target], check=True)
-    python = os.path.join(target, "bin/python")
+    with open(LOCK) as f:
+        pins = [line.strip() for line in f if "==" in line]
+    with concurrent.futures.ThreadPoolExecutor(PIPS) as pool:
+        list(pool.map(lambda n: run_pip(state, target, n, pins[n::PIPS]), range(PIPS)))
+
+
+def run_pip(state, target, number, pins):
+    """One of several at once: a pip mostly waits for one small answer after another."""
     # not compiled here: each module is compiled when it is first imported
-    quiet([python, os.path.join(pip_wheel(state), "pip"), "install", "--no-deps",
-           "--only-binary", ":all:", "--no-compile", "--no-input",
-           "--disable-pip-version-check", "-r", LOCK],
-          os.path.join(state, "pip.log"))
+    quiet([os.path.join(target, "bin/python"), os.path.join(pip_wheel(state), "pip"),
+           "install", "--no-deps", "--only-binary", ":all:", "--no-compile", "--no-input",
+           "--disable-pip-version-check", *pins],
+          os.path.join(state, "pip-%d.log" % number))
 
 
 def finish_west(state):

@@ -44,11 +44,9 @@ def identity(cloud):
              url=cloud.url(name), region_id=cloud.name)
 
 
-def hosts_mapped(cloud):
+def hosts_mapped(admin):
     """The scheduler finds new hosts by itself, some seconds after they came up."""
-    admin = rest.Client(cloud.urls())
-    rows = admin.get("nova-api", "/os-hypervisors")["hypervisors"]
-    return len(rows) >= HYPERVISORS
+    return len(admin.get("nova-api", "/os-hypervisors")["hypervisors"]) >= HYPERVISORS
 
 
 def resources(cloud):
