@@ -7,6 +7,7 @@ STATE/CLOUD/faults/        fault files, see plugins/nova_virt/lab.py
 STATE/golden/CLOUD/        the data of the freshly seeded cloud, copied back by reset
 """
 import glob
+import hashlib
 import os
 import re
 import shutil
@@ -34,6 +35,15 @@ THREADS = {"zed": {"keystone": 4, "placement": 4, "glance": 2, "neutron": 1, "no
 FOLDERS = ("etc", "log", "run", "vms", "faults", "home", "data/keystone", "data/nova",
            "data/neutron", "data/glance/images", "data/glance/staging", "data/glance/tasks")
 WORD = re.compile(r"@([A-Za-z_]+(?::[a-z-]+)?)@")
+
+
+def fingerprint():
+    """Changes with whatever decides what is in a fresh cloud."""
+    found = hashlib.sha256(packages.debian_list().encode())
+    for name in ("west-lock.txt", "build.py", "seed.py"):
+        with open(os.path.join(HERE, name), "rb") as f:
+            found.update(f.read())
+    return found.hexdigest()
 
 
 def say(text):
@@ -300,7 +310,8 @@ class Cloud:
     # ---- golden copy ---------------------------------------------------
 
     def built(self):
-        return os.path.isdir(self.golden)
+        """Is there a golden copy, made by the present code from the present software?"""
+        return packages.stamped(self.golden, fingerprint())
 
     def keep_golden(self):
         """Copy the data while only the database is down; the services reconnect."""
@@ -310,12 +321,14 @@ class Cloud:
                         ignore=shutil.ignore_patterns("rabbit"))
         self.launch("mysql")
         self.wait("database", lambda: self.port_open("mysql"))
+        packages.stamp(self.golden + ".new", fingerprint())
         os.rename(self.golden + ".new", self.golden)
 
     def restore(self):
         shutil.rmtree(self.dir, ignore_errors=True)
-        os.makedirs(self.dir)
-        shutil.copytree(self.golden, self.path("data"), symlinks=True)
+        shutil.copytree(self.golden, self.path("data.new"), symlinks=True)
+        # last, so that a copy that was cut short is never taken for the data
+        os.rename(self.path("data.new"), self.path("data"))
 
     def status(self):
         rows = []
