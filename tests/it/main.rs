@@ -3,6 +3,7 @@
 mod contract;
 mod driver;
 mod kubernetes_network;
+mod openstack_faults;
 mod postgres;
 mod sim_openstack;
 mod store_records;
