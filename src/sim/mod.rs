@@ -8,6 +8,7 @@
 //! | [`cloud`], [`found`], [`compute`], [`network`] | one cloud: its rows, its start, how it moves on |
 //! | [`faults`] | what goes wrong on order, and call counters |
 //! | [`openstack`] | the HTTP faces of a cloud |
+//! | [`kubernetes`] | tenant clusters: objects, controllers, kubelets, and their HTTP face |
 //!
 //! No code of the service knows that it talks to a simulation: it is held to the real thing by one
 //! contract suite that runs against both.
@@ -17,6 +18,7 @@ pub mod cloud;
 pub mod compute;
 pub mod faults;
 pub mod found;
+pub mod kubernetes;
 pub mod network;
 pub mod openstack;
 pub mod settings;

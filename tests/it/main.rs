@@ -5,6 +5,7 @@ mod driver;
 mod kubernetes_network;
 mod openstack_faults;
 mod postgres;
+mod sim_kubernetes;
 mod sim_openstack;
 mod store_records;
 mod store_work;

@@ -1,0 +1,112 @@
+//! Discovery: which groups, versions and resources there are, in the form without aggregation.
+
+use serde_json::{Value, json};
+
+use super::refusal::{Outcome, Refusal};
+use super::resource::{self, RESOURCES, Resource};
+use super::settings::KubeSettings;
+
+/// `/api`.
+pub(super) fn core_versions() -> Value {
+    json!({
+        "kind": "APIVersions",
+        "versions": ["v1"],
+        "serverAddressByClientCIDRs": [],
+    })
+}
+
+/// `/apis`.
+pub(super) fn groups() -> Value {
+    let groups: Vec<Value> = resource::groups().into_iter().map(group_value).collect();
+    json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
+}
+
+/// `/apis/<group>`.
+pub(super) fn group(name: &str) -> Outcome<Value> {
+    if !resource::groups().contains(&name) {
+        return Err(Refusal::no_such_path());
+    }
+    let mut group = group_value(name);
+    group["kind"] = "APIGroup".into();
+    group["apiVersion"] = "v1".into();
+    Ok(group)
+}
+
+fn group_value(name: &str) -> Value {
+    let version = json!({"groupVersion": format!("{name}/v1"), "version": "v1"});
+    json!({"name": name, "versions": [version], "preferredVersion": version})
+}
+
+/// `/api/v1` (an empty group) and `/apis/<group>/v1`.
+pub(super) fn resources(group: &str) -> Outcome<Value> {
+    let mut rows = Vec::new();
+    for resource in RESOURCES.iter().filter(|resource| resource.group == group) {
+        rows.push(resource_row(resource));
+        rows.extend(resource.subresources.iter().map(|sub| subresource_row(resource, sub)));
+    }
+    if rows.is_empty() {
+        return Err(Refusal::no_such_path());
+    }
+    let version = if group.is_empty() { "v1".to_owned() } else { format!("{group}/v1") };
+    Ok(json!({
+        "kind": "APIResourceList",
+        "apiVersion": "v1",
+        "groupVersion": version,
+        "resources": rows,
+    }))
+}
+
+fn resource_row(resource: &Resource) -> Value {
+    let mut row = json!({
+        "name": resource.plural,
+        "singularName": resource.singular(),
+        "namespaced": resource.is_namespaced,
+        "kind": resource.kind.name(),
+        "verbs": ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"],
+    });
+    if !resource.short.is_empty() {
+        row["shortNames"] = resource.short.into();
+    }
+    row
+}
+
+fn subresource_row(resource: &Resource, sub: &str) -> Value {
+    let mut row = json!({
+        "name": format!("{}/{sub}", resource.plural),
+        "singularName": "",
+        "namespaced": resource.is_namespaced,
+        "kind": resource.kind.name(),
+        "verbs": ["get", "patch", "update"],
+    });
+    let foreign = match sub {
+        "eviction" => Some(("policy", "v1", "Eviction", "create")),
+        "scale" => Some(("autoscaling", "v1", "Scale", "get")),
+        "binding" => Some(("", "v1", "Binding", "create")),
+        _ => None,
+    };
+    if let Some((group, version, kind, verb)) = foreign {
+        row["group"] = group.into();
+        row["version"] = version.into();
+        row["kind"] = kind.into();
+        if verb == "create" {
+            row["verbs"] = json!(["create"]);
+        }
+    }
+    row
+}
+
+/// `/version`.
+pub(super) fn version(settings: &KubeSettings) -> Value {
+    let (major, minor) = settings.minor();
+    json!({
+        "major": major,
+        "minor": minor,
+        "gitVersion": format!("v{}", settings.version),
+        "gitCommit": "0000000000000000000000000000000000000000",
+        "gitTreeState": "clean",
+        "buildDate": "2026-06-16T00:00:00Z",
+        "goVersion": "go1.26.0",
+        "compiler": "gc",
+        "platform": "linux/amd64",
+    })
+}

@@ -1,0 +1,127 @@
+//! Watches: what happened since a revision, then what happens.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::time::Instant;
+
+use super::refusal::{Outcome, Refusal};
+use super::resource::Kind;
+use super::rest::{self, Call, Selection};
+use super::state::State;
+use super::store::{Change, ChangeType};
+
+/// How long a watch lasts when its client does not say: within the 30 to 60 minutes of a real
+/// server's `--min-request-timeout`.
+const LONGEST: Duration = Duration::from_mins(45);
+
+/// An open watch.
+pub(super) struct Watch {
+    kind: Kind,
+    selection: Selection,
+    ready: VecDeque<String>,
+    changes: Receiver<Arc<Change>>,
+    deadline: Instant,
+    is_over: bool,
+}
+
+impl std::fmt::Debug for Watch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Watch").field("kind", &self.kind).finish_non_exhaustive()
+    }
+}
+
+/// Opens a watch as its query says.
+pub(super) fn begin(state: &mut State, call: &Call) -> Outcome<Watch> {
+    let selection = Selection::of(call)?;
+    let asked = call.query("resourceVersion");
+    let wants_initial = call.query("sendInitialEvents") == "true";
+    let from_now = wants_initial || matches!(asked, "" | "0");
+    let mut ready = VecDeque::new();
+    let revision = if from_now {
+        for object in rest::selected(state, call)? {
+            ready.push_back(line("ADDED", &object));
+        }
+        state.store.revision()
+    } else {
+        let message = format!("invalid resource version {asked:?}");
+        asked.parse().map_err(|_| Refusal::bad_request(message))?
+    };
+    if wants_initial {
+        ready.push_back(bookmark(call, revision));
+    }
+    let Some((missed, changes)) = state.store.follow(revision) else {
+        return Err(Refusal::expired(revision, state.store.oldest()));
+    };
+    let seconds = call.query("timeoutSeconds").parse().map_or(LONGEST, Duration::from_secs);
+    let deadline = Instant::now() + seconds.min(LONGEST);
+    let kind = call.resource.kind;
+    let mut watch = Watch { kind, selection, ready, changes, deadline, is_over: false };
+    for change in missed {
+        watch.take(&change);
+    }
+    Ok(watch)
+}
+
+impl Watch {
+    /// The next line of the answer; `None` ends it.
+    pub(super) async fn next(&mut self) -> Option<String> {
+        loop {
+            if let Some(line) = self.ready.pop_front() {
+                return Some(line);
+            }
+            if self.is_over {
+                return None;
+            }
+            match tokio::time::timeout_at(self.deadline, self.changes.recv()).await {
+                Ok(Ok(change)) => self.take(&change),
+                Ok(Err(RecvError::Lagged(_))) => {
+                    let status = Refusal::expired(0, 0).to_status();
+                    self.ready.push_back(line("ERROR", &status));
+                    self.is_over = true;
+                }
+                Ok(Err(RecvError::Closed)) | Err(_) => self.is_over = true,
+            }
+        }
+    }
+
+    /// Turns a change into a line, as this watch's selection sees it.
+    fn take(&mut self, change: &Change) {
+        if change.kind != self.kind {
+            return;
+        }
+        let was = change.before.as_ref().is_some_and(|object| self.selection.matches(object));
+        let is = self.selection.matches(&change.object);
+        let word = match (change.change, was, is) {
+            (ChangeType::Deleted, _, true) | (ChangeType::Modified, true, false) => "DELETED",
+            (ChangeType::Added, _, true) | (ChangeType::Modified, false, true) => "ADDED",
+            (ChangeType::Modified, true, true) => "MODIFIED",
+            _ => return,
+        };
+        self.ready.push_back(line(word, &change.object));
+    }
+}
+
+fn line(word: &str, object: &Value) -> String {
+    let mut line = json!({"type": word, "object": object}).to_string();
+    line.push('\n');
+    line
+}
+
+/// Tells a client of `sendInitialEvents` that it has seen everything.
+fn bookmark(call: &Call, revision: u64) -> String {
+    let object = json!({
+        "kind": call.resource.kind.name(),
+        "apiVersion": call.resource.api_version(),
+        "metadata": {
+            "resourceVersion": revision.to_string(),
+            "creationTimestamp": null,
+            "annotations": {"k8s.io/initial-events-end": "true"},
+        },
+    });
+    line("BOOKMARK", &object)
+}
