@@ -237,9 +237,10 @@ fn read_answer(answer: &Answer) -> Option<EvictionAnswer> {
     }
 }
 
-/// `Precondition failed: UID in precondition: …`: the only conflict that tells of another pod.
+/// Whether a conflict tells of another pod. The API server says `UID in precondition: …` or `the
+/// UID in the precondition (…) does not match`, by the path it took.
 fn is_uid_conflict(message: &str) -> bool {
-    message.contains("UID in precondition")
+    message.contains("UID in precondition") || message.contains("UID in the precondition")
 }
 
 fn causes(status: &Status) -> &[kube::core::response::StatusCause] {

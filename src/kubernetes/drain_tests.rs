@@ -57,6 +57,10 @@ async fn each_answer_to_an_eviction_has_its_meaning() {
             EvictionAnswer::OtherPod,
         ),
         (
+            status(409, "Conflict", "the UID in the precondition (p-1) does not match the UID …"),
+            EvictionAnswer::OtherPod,
+        ),
+        (
             status(409, "Conflict", "the object has been modified"),
             EvictionAnswer::Retry { message: "the object has been modified".into() },
         ),

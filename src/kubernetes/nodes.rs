@@ -137,7 +137,7 @@ impl ClusterClient {
             "metadata": {"name": node.name, "uid": node.uid, "labels": labels},
         });
         let call = Call::new("label node", Method::PATCH, path(&node.name)).apply(body);
-        self.expect(&call).await?;
+        self.expect(&call).await.map_err(other_node_is_absent)?;
         self.change(node, "taint node", |current| match taint_patch(current, taints) {
             Some(patch) => Change::Patch(patch, ()),
             None => Change::Leave(()),
@@ -255,6 +255,15 @@ impl ClusterClient {
 enum Change<T> {
     Leave(T),
     Patch(Value, T),
+}
+
+/// A refused apply that tells of another node, or of none: 422 in the first case, 409 in the other.
+fn other_node_is_absent(error: OutsideError) -> OutsideError {
+    if error.message.contains("uid mismatch") || error.message.contains("metadata.uid") {
+        OutsideError { kind: OutsideKind::Absent, ..error }
+    } else {
+        error
+    }
 }
 
 fn path(node: &str) -> String {

@@ -141,6 +141,19 @@ async fn a_later_node_of_the_same_name_is_not_touched() {
     assert_eq!(asked[1].body, json!({"preconditions": {"uid": "u-0"}}));
 }
 
+#[tokio::test]
+async fn labels_are_not_applied_to_another_node_and_make_none() {
+    let answers = [
+        (422, "Invalid", "metadata.uid: Invalid value: \"u-1\": field is immutable"),
+        (409, "Conflict", "uid mismatch: … no existing object was found"),
+    ];
+    for (code, reason, message) in answers {
+        let client = Script::new(vec![status(code, reason, message)]).client();
+        let result = client.apply_labels_taints(&reference(), &BTreeMap::new(), &[]).await;
+        assert!(result.unwrap_err().is_absent(), "{message}");
+    }
+}
+
 fn taint(text: &str) -> Taint {
     let (key, effect) = text.split_once(':').unwrap();
     Taint { key: key.into(), value: None, effect: TaintEffect::parse(effect).unwrap() }
