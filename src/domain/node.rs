@@ -25,6 +25,16 @@ pub enum Role {
     Worker,
 }
 
+impl Role {
+    /// The word in API and database.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ControlPlane => "control_plane",
+            Self::Worker => "worker",
+        }
+    }
+}
+
 /// Whether a node is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -33,6 +43,16 @@ pub enum Desired {
     Present,
     /// It should go. One way: a node is never revived.
     Absent,
+}
+
+impl Desired {
+    /// The word in API and database.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Present => "present",
+            Self::Absent => "absent",
+        }
+    }
 }
 
 /// What we know of a thing that we make outside.

@@ -7,14 +7,19 @@
 
 pub mod audit;
 mod change;
+pub mod cloud_progress;
 pub mod clouds;
+pub mod cluster_progress;
 pub mod clusters;
 mod error;
 pub mod events;
+pub mod groups;
 pub mod housekeeping;
 pub mod idempotency;
 pub mod installation;
+pub mod migration_progress;
 pub mod migrations;
+pub mod nodes;
 pub mod offerings;
 pub mod page;
 pub mod projects;

@@ -1,0 +1,182 @@
+//! What workers read of a migration, and the migration worker writes on it.
+
+use sqlx::postgres::PgRow;
+use sqlx::types::Json;
+use sqlx::{PgExecutor, Row};
+
+use super::{StoreError, Ts, Tx, expect_rows, ts};
+use crate::domain::condition::Condition;
+use crate::domain::ids::{CloudId, ClusterId, MigrationId, NodeId, PoolId};
+use crate::domain::migration::{Migration, MigrationNode, MigrationSpec, PHASES, Phase};
+
+const COLUMNS: &str = "id, cluster_id, source_cloud_id, target_cloud_id, spec, pool_ids, phase,
+    phase_since, wave, paused, approved_wave, wants_commit, wants_rollback, wants_cancel,
+    healthy_since";
+
+/// Reads a migration.
+pub async fn load(tx: &mut Tx, id: MigrationId) -> Result<Option<Migration>, StoreError> {
+    let sql = format!("SELECT {COLUMNS} FROM migrations WHERE id = $1");
+    let row = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(id).fetch_optional(&mut **tx).await?;
+    with_nodes(tx, row).await
+}
+
+/// The migration of a cluster that is not over.
+pub async fn active(tx: &mut Tx, cluster: ClusterId) -> Result<Option<Migration>, StoreError> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM migrations
+         WHERE cluster_id = $1 AND phase NOT IN ('succeeded', 'rolled_back', 'cancelled')"
+    );
+    let row = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(cluster).fetch_optional(&mut **tx).await?;
+    with_nodes(tx, row).await
+}
+
+/// Ids of the migrations of these clusters that are not over.
+pub async fn active_ids(
+    executor: impl PgExecutor<'_>,
+    clusters: &[ClusterId],
+) -> Result<Vec<MigrationId>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT id FROM migrations
+         WHERE cluster_id = ANY($1) AND phase NOT IN ('succeeded', 'rolled_back', 'cancelled')",
+    )
+    .bind(clusters.iter().map(|id| id.0).collect::<Vec<_>>())
+    .fetch_all(executor)
+    .await?;
+    rows.iter().map(|row| Ok(row.try_get("id")?)).collect()
+}
+
+async fn with_nodes(tx: &mut Tx, row: Option<PgRow>) -> Result<Option<Migration>, StoreError> {
+    let Some(row) = row else { return Ok(None) };
+    let mut migration = read(&row)?;
+    let nodes = sqlx::query(
+        "SELECT node_id, wave FROM migration_nodes WHERE migration_id = $1 ORDER BY node_id",
+    )
+    .bind(migration.id)
+    .fetch_all(&mut **tx)
+    .await?;
+    for node in &nodes {
+        let wave: i32 = node.try_get("wave")?;
+        migration.nodes.push(MigrationNode {
+            node_id: node.try_get::<NodeId, _>("node_id")?,
+            wave: usize::try_from(wave).unwrap_or(0),
+        });
+    }
+    Ok(Some(migration))
+}
+
+fn read(row: &PgRow) -> Result<Migration, StoreError> {
+    let id: MigrationId = row.try_get("id")?;
+    let word: &str = row.try_get("phase")?;
+    let phase = PHASES
+        .into_iter()
+        .find(|phase| phase.as_str() == word)
+        .ok_or_else(|| StoreError::inconsistent("migrations", id, word))?;
+    let index = |n: i32| usize::try_from(n).unwrap_or(0);
+    let pools: Vec<uuid::Uuid> = row.try_get("pool_ids")?;
+    Ok(Migration {
+        id,
+        cluster_id: row.try_get("cluster_id")?,
+        source: row.try_get("source_cloud_id")?,
+        target: row.try_get("target_cloud_id")?,
+        spec: row.try_get::<Json<MigrationSpec>, _>("spec")?.0,
+        phase,
+        phase_since: row.try_get::<Ts, _>("phase_since")?.to_jiff(),
+        wave: index(row.try_get("wave")?),
+        paused: row.try_get("paused")?,
+        approved_wave: row.try_get::<Option<i32>, _>("approved_wave")?.map(index),
+        wants_commit: row.try_get("wants_commit")?,
+        wants_rollback: row.try_get("wants_rollback")?,
+        wants_cancel: row.try_get("wants_cancel")?,
+        healthy_since: row.try_get::<Option<Ts>, _>("healthy_since")?.map(|at| at.to_jiff()),
+        pools: pools.into_iter().map(PoolId::from).collect(),
+        nodes: Vec::new(),
+    })
+}
+
+/// Moves the phase, if it still is what the plan saw and nobody turned round meanwhile. Returns
+/// whether it moved.
+pub async fn move_phase(
+    tx: &mut Tx,
+    migration: &Migration,
+    (to, wave): (Phase, usize),
+    now: jiff::Timestamp,
+) -> Result<bool, StoreError> {
+    let result = sqlx::query(
+        "UPDATE migrations
+         SET phase = $3,
+             wave = $4,
+             phase_since = $5,
+             updated_at = $5,
+             healthy_since = NULL,
+             finished_at = CASE
+                 WHEN $3 IN ('succeeded', 'rolled_back', 'cancelled') THEN $5 END
+         WHERE id = $1 AND phase = $2 AND wants_rollback = $6 AND wants_cancel = $7
+           AND (paused IS NULL OR $6 OR $7)",
+    )
+    .bind(migration.id)
+    .bind(migration.phase.as_str())
+    .bind(to.as_str())
+    .bind(i32::try_from(wave).unwrap_or(i32::MAX))
+    .bind(ts(now))
+    .bind(migration.wants_rollback)
+    .bind(migration.wants_cancel)
+    .execute(&mut **tx)
+    .await?;
+    Ok(result.rows_affected() == 1)
+}
+
+/// Starts or stops the soak's time.
+pub async fn set_healthy(
+    tx: &mut Tx,
+    id: MigrationId,
+    since: Option<jiff::Timestamp>,
+) -> Result<(), StoreError> {
+    let result = sqlx::query("UPDATE migrations SET healthy_since = $2 WHERE id = $1")
+        .bind(id)
+        .bind(since.map(ts))
+        .execute(&mut **tx)
+        .await?;
+    expect_rows(&result, 1)
+}
+
+/// Pauses a migration for a reason of its own.
+pub async fn pause(tx: &mut Tx, id: MigrationId, reason: &str) -> Result<(), StoreError> {
+    let result = sqlx::query("UPDATE migrations SET paused = coalesce(paused, $2) WHERE id = $1")
+        .bind(id)
+        .bind(reason)
+        .execute(&mut **tx)
+        .await?;
+    expect_rows(&result, 1)
+}
+
+/// Moves a pool to another cloud: its nodes belong there from now on.
+pub async fn move_pool(
+    tx: &mut Tx,
+    pool: PoolId,
+    cloud: CloudId,
+    flavor: &str,
+) -> Result<(), StoreError> {
+    let result =
+        sqlx::query("UPDATE pools SET cloud_id = $2, flavor = $3, zone = NULL WHERE id = $1")
+            .bind(pool)
+            .bind(cloud)
+            .bind(flavor)
+            .execute(&mut **tx)
+            .await?;
+    expect_rows(&result, 1)
+}
+
+/// Writes what an activation found, for owners to read.
+pub async fn write_status(
+    tx: &mut Tx,
+    id: MigrationId,
+    (conditions, waiting): (&[Condition], &[String]),
+) -> Result<(), StoreError> {
+    let result = sqlx::query("UPDATE migrations SET conditions = $2, waiting = $3 WHERE id = $1")
+        .bind(id)
+        .bind(Json(conditions))
+        .bind(Json(waiting))
+        .execute(&mut **tx)
+        .await?;
+    expect_rows(&result, 1)
+}

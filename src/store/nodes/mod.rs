@@ -1,0 +1,237 @@
+//! Nodes: what is wanted of each, and what was seen of it.
+//!
+//! Who writes which column stands in the migration. Writes about servers and Node objects take a
+//! number from the sequence `outside_order`; so does a list when it starts, and it leaves alone
+//! what was written after that (`observed`).
+
+pub mod observed;
+pub mod progress;
+
+use std::str::FromStr;
+
+use sqlx::postgres::PgRow;
+use sqlx::types::Json;
+use sqlx::{PgExecutor, Row};
+use uuid::Uuid;
+
+use super::seal::Sealed;
+use super::{StoreError, Ts, Tx, expect_rows, ts};
+use crate::domain::ids::{AccountId, CloudId, ClusterId, MigrationId, NodeId, PoolId};
+use crate::domain::inventory::ServerStatus;
+use crate::domain::node::{Blocker, Desired, Drain, Kubelet, Node, Outside, Role};
+
+/// A node with what only workers need.
+#[derive(Debug, Clone)]
+pub struct NodeRow {
+    /// What the planner sees.
+    pub node: Node,
+    /// Project and credential under which its port and server are made.
+    pub account_id: AccountId,
+    /// Flavor by name or id.
+    pub flavor: String,
+    /// Availability zone.
+    pub zone: Option<String>,
+    /// The migration that it was made for.
+    pub job_id: Option<MigrationId>,
+    /// Its server group.
+    pub group_id: Option<Uuid>,
+    /// Worker: its bootstrap token. Control plane: token for its bundle, then its bootstrap token.
+    pub secret: Sealed,
+    /// UID of its Node object, once seen.
+    pub object_uid: Option<String>,
+    /// When the unclear call of its server was first looked after, see `worker::cluster`.
+    pub server_looked_at: Option<jiff::Timestamp>,
+}
+
+const COLUMNS: &str = "id, cluster_id, pool_id, cloud_id, account_id, role, member, name, flavor,
+    zone, job_id, desired, attempt, not_before, trouble, created_at, port, port_id, address,
+    group_id, server, server_id, server_intent_at, server_looked_at, server_status, server_fault,
+    server_missing_since, secret, token, object, object_uid, kubelet, usable_at, drain,
+    drain_started_at, was_cordoned, blockers";
+
+/// Open nodes of a cluster, by name.
+pub async fn open_of_cluster(
+    executor: impl PgExecutor<'_>,
+    cluster: ClusterId,
+) -> Result<Vec<NodeRow>, StoreError> {
+    let sql = format!(
+        "SELECT {COLUMNS}
+         FROM nodes
+         WHERE cluster_id = $1 AND closed_at IS NULL
+         ORDER BY name"
+    );
+    let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(cluster);
+    query.fetch_all(executor).await?.iter().map(read).collect()
+}
+
+/// One node, open or closed.
+pub async fn find(
+    executor: impl PgExecutor<'_>,
+    id: NodeId,
+) -> Result<Option<NodeRow>, StoreError> {
+    let sql = format!("SELECT {COLUMNS} FROM nodes WHERE id = $1");
+    let row = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(id).fetch_optional(executor).await?;
+    row.as_ref().map(read).transpose()
+}
+
+fn word<T>(
+    row: &PgRow,
+    column: &'static str,
+    all: &[T],
+    name: fn(T) -> &'static str,
+) -> Result<T, StoreError>
+where
+    T: Copy,
+{
+    let text: &str = row.try_get(column)?;
+    let id: NodeId = row.try_get("id")?;
+    let found = all.iter().copied().find(|one| name(*one) == text);
+    found.ok_or_else(|| StoreError::inconsistent("nodes", id, format!("{column} is {text:?}")))
+}
+
+fn outside(row: &PgRow, column: &'static str) -> Result<Outside, StoreError> {
+    word(row, column, &Outside::ALL, Outside::as_str)
+}
+
+fn at(row: &PgRow, column: &str) -> Result<Option<jiff::Timestamp>, StoreError> {
+    Ok(row.try_get::<Option<Ts>, _>(column)?.map(|at| at.to_jiff()))
+}
+
+fn read(row: &PgRow) -> Result<NodeRow, StoreError> {
+    Ok(NodeRow {
+        node: read_node(row)?,
+        account_id: row.try_get("account_id")?,
+        flavor: row.try_get("flavor")?,
+        zone: row.try_get("zone")?,
+        job_id: row.try_get("job_id")?,
+        group_id: row.try_get("group_id")?,
+        secret: row.try_get("secret")?,
+        object_uid: row.try_get("object_uid")?,
+        server_looked_at: at(row, "server_looked_at")?,
+    })
+}
+
+fn read_node(row: &PgRow) -> Result<Node, StoreError> {
+    let status: Option<String> = row.try_get("server_status")?;
+    let member: Option<i32> = row.try_get("member")?;
+    let attempt: i32 = row.try_get("attempt")?;
+    Ok(Node {
+        id: row.try_get("id")?,
+        cluster_id: row.try_get("cluster_id")?,
+        pool_id: row.try_get("pool_id")?,
+        role: word(row, "role", &[Role::ControlPlane, Role::Worker], Role::as_str)?,
+        member: member.and_then(|n| u16::try_from(n).ok()),
+        name: row.try_get("name")?,
+        cloud_id: row.try_get("cloud_id")?,
+        desired: word(row, "desired", &[Desired::Present, Desired::Absent], Desired::as_str)?,
+        attempt: u32::try_from(attempt).unwrap_or(0),
+        not_before: at(row, "not_before")?,
+        created_at: at(row, "created_at")?.unwrap_or_default(),
+        port: outside(row, "port")?,
+        port_id: row.try_get("port_id")?,
+        address: row.try_get("address")?,
+        server: outside(row, "server")?,
+        server_id: row.try_get("server_id")?,
+        server_intent_at: at(row, "server_intent_at")?,
+        server_status: status.and_then(|word| ServerStatus::from_str(&word).ok()),
+        server_fault: row.try_get("server_fault")?,
+        server_missing_since: at(row, "server_missing_since")?,
+        token: outside(row, "token")?,
+        object: outside(row, "object")?,
+        kubelet: row.try_get::<Json<Kubelet>, _>("kubelet")?.0,
+        drain: word(row, "drain", &Drain::ALL, Drain::as_str)?,
+        drain_started_at: at(row, "drain_started_at")?,
+        was_cordoned: row.try_get("was_cordoned")?,
+        blockers: row.try_get::<Json<Vec<Blocker>>, _>("blockers")?.0,
+        usable_at: at(row, "usable_at")?,
+        trouble: row.try_get("trouble")?,
+    })
+}
+
+/// A row to be inserted.
+#[derive(Debug)]
+pub struct NewNodeRow {
+    /// Its id.
+    pub id: NodeId,
+    /// Its cluster.
+    pub cluster_id: ClusterId,
+    /// Its pool; none for the control plane.
+    pub pool_id: Option<PoolId>,
+    /// Where.
+    pub cloud_id: CloudId,
+    /// Under which account.
+    pub account_id: AccountId,
+    /// Member of the control plane.
+    pub member: Option<u16>,
+    /// Name of server and Node object.
+    pub name: String,
+    /// Flavor by name or id.
+    pub flavor: String,
+    /// Availability zone.
+    pub zone: Option<String>,
+    /// The migration that it is made for.
+    pub job_id: Option<MigrationId>,
+    /// Its server group.
+    pub group_id: Uuid,
+    /// How many rows failed before in its place.
+    pub attempt: u32,
+    /// Nothing is tried before.
+    pub not_before: Option<jiff::Timestamp>,
+    /// Its sealed secrets.
+    pub secret: Sealed,
+    /// Hash of its bundle token, for control-plane members.
+    pub bundle_token_hash: Option<Vec<u8>>,
+    /// Now.
+    pub created_at: jiff::Timestamp,
+}
+
+/// Inserts a node that is wanted.
+pub async fn insert(tx: &mut Tx, new: NewNodeRow) -> Result<(), StoreError> {
+    let role = if new.pool_id.is_some() { Role::Worker } else { Role::ControlPlane };
+    let result = sqlx::query(
+        "INSERT INTO nodes (id, cluster_id, pool_id, cloud_id, account_id, role, member, name,
+             flavor, zone, job_id, group_id, attempt, not_before, secret, bundle_token_hash,
+             created_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)",
+    )
+    .bind(new.id)
+    .bind(new.cluster_id)
+    .bind(new.pool_id)
+    .bind(new.cloud_id)
+    .bind(new.account_id)
+    .bind(role.as_str())
+    .bind(new.member.map(i32::from))
+    .bind(new.name)
+    .bind(new.flavor)
+    .bind(new.zone)
+    .bind(new.job_id)
+    .bind(new.group_id)
+    .bind(i32::try_from(new.attempt).unwrap_or(i32::MAX))
+    .bind(new.not_before.map(ts))
+    .bind(new.secret)
+    .bind(new.bundle_token_hash)
+    .bind(ts(new.created_at))
+    .execute(&mut **tx)
+    .await?;
+    expect_rows(&result, 1)
+}
+
+/// Servers on a cloud that may be building. Locks the cloud's row first, so that two replicas do
+/// not both take the last slot; the lock ends with the transaction that records the intent.
+pub async fn builds_in_flight(tx: &mut Tx, cloud: CloudId) -> Result<i64, StoreError> {
+    sqlx::query("SELECT 1 FROM clouds WHERE id = $1 FOR UPDATE")
+        .bind(cloud)
+        .fetch_optional(&mut **tx)
+        .await?;
+    let row = sqlx::query(
+        "SELECT count(*)
+         FROM nodes
+         WHERE cloud_id = $1 AND closed_at IS NULL
+           AND (server = 'unknown'
+                OR server = 'present' AND (server_status IS NULL OR server_status = 'BUILD'))",
+    )
+    .bind(cloud)
+    .fetch_one(&mut **tx)
+    .await?;
+    Ok(row.try_get(0)?)
+}

@@ -1,0 +1,166 @@
+//! What full lists of servers and Node objects say, written over the rows that are older.
+
+use std::collections::BTreeMap;
+
+use sqlx::types::Json;
+use sqlx::{PgExecutor, Row};
+
+use super::NodeRow;
+use crate::domain::ids::{AccountId, ClusterId, NodeId};
+use crate::domain::node::Kubelet;
+use crate::store::{Store, StoreError, Tx, ts};
+
+/// The number of a list; taken before the list is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ListOrder(i64);
+
+/// Takes a number for a list that is about to start.
+pub async fn begin_list(store: &Store) -> Result<ListOrder, StoreError> {
+    let row = sqlx::query("SELECT nextval('outside_order')").fetch_one(store.pool()).await?;
+    Ok(ListOrder(row.try_get(0)?))
+}
+
+/// What a list of servers says about one node.
+#[derive(Debug, Clone)]
+pub struct SeenServer {
+    /// Our id, from the server's metadata.
+    pub node: NodeId,
+    /// Nova's id.
+    pub server_id: String,
+    /// Nova's word for its state.
+    pub status: String,
+    /// Its fault.
+    pub fault: Option<String>,
+}
+
+/// Writes a complete list of an account's servers. Returns the clusters of the nodes that changed.
+///
+/// A row that was written after the list began is left alone. A server that should be there and
+/// is not in the list is marked missing; the cluster worker asks for it by id before it believes
+/// that.
+pub async fn write_servers(
+    tx: &mut Tx,
+    account: AccountId,
+    order: ListOrder,
+    (seen, now): (&[SeenServer], jiff::Timestamp),
+) -> Result<Vec<ClusterId>, StoreError> {
+    let by_node: BTreeMap<NodeId, &SeenServer> = seen.iter().map(|s| (s.node, s)).collect();
+    let values: Vec<&SeenServer> = by_node.values().copied().collect();
+    let mut changed: Vec<ClusterId> = sqlx::query(
+        "UPDATE nodes AS n
+         SET server_status = s.status, server_fault = s.fault, server_missing_since = NULL
+         FROM unnest($3::uuid[], $4::text[], $5::text[], $6::text[])
+             AS s (node_id, server_id, status, fault)
+         WHERE n.id = s.node_id AND n.account_id = $1 AND n.closed_at IS NULL
+           AND n.server_order < $2 AND n.server_id = s.server_id
+           AND (n.server_status, n.server_fault, n.server_missing_since)
+               IS DISTINCT FROM (s.status, s.fault, NULL)
+         RETURNING n.cluster_id",
+    )
+    .bind(account)
+    .bind(order.0)
+    .bind(values.iter().map(|s| s.node.0).collect::<Vec<_>>())
+    .bind(values.iter().map(|s| s.server_id.clone()).collect::<Vec<_>>())
+    .bind(values.iter().map(|s| s.status.clone()).collect::<Vec<_>>())
+    .bind(values.iter().map(|s| s.fault.clone()).collect::<Vec<_>>())
+    .fetch_all(&mut **tx)
+    .await?
+    .iter()
+    .map(|row| row.try_get("cluster_id"))
+    .collect::<Result<_, _>>()?;
+    let missing = sqlx::query(
+        "UPDATE nodes
+         SET server_missing_since = $4
+         WHERE account_id = $1 AND closed_at IS NULL AND server_order < $2
+           AND server IN ('present', 'deleting') AND server_missing_since IS NULL
+           AND NOT (server_id = ANY($3))
+         RETURNING cluster_id",
+    )
+    .bind(account)
+    .bind(order.0)
+    .bind(seen.iter().map(|s| s.server_id.clone()).collect::<Vec<_>>())
+    .bind(ts(now))
+    .fetch_all(&mut **tx)
+    .await?;
+    for row in &missing {
+        changed.push(row.try_get("cluster_id")?);
+    }
+    changed.sort_unstable();
+    changed.dedup();
+    Ok(changed)
+}
+
+/// Whether an account has servers on their way in or out, so that it is listed often.
+pub async fn is_busy(
+    executor: impl PgExecutor<'_>,
+    account: AccountId,
+) -> Result<bool, StoreError> {
+    let row = sqlx::query(
+        "SELECT EXISTS (
+             SELECT 1 FROM nodes
+             WHERE account_id = $1 AND closed_at IS NULL
+               AND (server IN ('unknown', 'deleting')
+                    OR server = 'present' AND server_status IS DISTINCT FROM 'ACTIVE'))",
+    )
+    .bind(account)
+    .fetch_one(executor)
+    .await?;
+    Ok(row.try_get(0)?)
+}
+
+/// What a list of Node objects says about one node.
+#[derive(Debug, Clone)]
+pub struct SeenObject {
+    /// Our id.
+    pub node: NodeId,
+    /// UID of the Node object; `None` if there is none.
+    pub uid: Option<String>,
+    /// What it says.
+    pub kubelet: Kubelet,
+    /// Whether the node is usable with this, see `Node::is_usable`.
+    pub is_usable: bool,
+}
+
+/// What a list says about `rows`, put where it is newer. Returns whether anything changed.
+pub async fn write_objects(
+    tx: &mut Tx,
+    order: ListOrder,
+    (seen, now): (&[SeenObject], jiff::Timestamp),
+) -> Result<bool, StoreError> {
+    let mut changed = 0;
+    for one in seen {
+        let state = if one.uid.is_some() { "present" } else { "gone" };
+        let result = sqlx::query(
+            "UPDATE nodes
+             SET object = CASE
+                     WHEN object = 'never' AND $3 = 'gone' THEN 'never'
+                     ELSE $3 END,
+                 object_uid = coalesce($4, object_uid),
+                 kubelet = $5,
+                 usable_at = CASE WHEN $6 THEN coalesce(usable_at, $7) ELSE usable_at END
+             WHERE id = $1 AND object_order < $2",
+        )
+        .bind(one.node)
+        .bind(order.0)
+        .bind(state)
+        .bind(one.uid.as_deref())
+        .bind(Json(&one.kubelet))
+        .bind(one.is_usable)
+        .bind(ts(now))
+        .execute(&mut **tx)
+        .await?;
+        changed += result.rows_affected();
+    }
+    Ok(changed > 0)
+}
+
+/// Whether what was seen differs from the row, so that only changed rows are written.
+pub fn differs(row: &NodeRow, seen: &SeenObject) -> bool {
+    use crate::domain::node::Outside;
+
+    let is_there = row.node.object == Outside::Present;
+    row.node.kubelet != seen.kubelet
+        || is_there != seen.uid.is_some()
+        || row.object_uid.as_ref() != seen.uid.as_ref().or(row.object_uid.as_ref())
+        || (seen.is_usable && row.node.usable_at.is_none())
+}
