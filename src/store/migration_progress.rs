@@ -5,7 +5,6 @@ use sqlx::types::Json;
 use sqlx::{PgExecutor, Row};
 
 use super::{StoreError, Ts, Tx, expect_rows, ts};
-use crate::domain::condition::Condition;
 use crate::domain::ids::{CloudId, ClusterId, MigrationId, NodeId, PoolId};
 use crate::domain::migration::{Migration, MigrationNode, MigrationSpec, PHASES, Phase};
 
@@ -166,17 +165,16 @@ pub async fn move_pool(
     expect_rows(&result, 1)
 }
 
-/// Writes what an activation found, for owners to read.
+/// Writes why a migration is not going on, for owners to read; only if that changed.
 pub async fn write_status(
     tx: &mut Tx,
     id: MigrationId,
-    (conditions, waiting): (&[Condition], &[String]),
+    waiting: &[String],
 ) -> Result<(), StoreError> {
-    let result = sqlx::query("UPDATE migrations SET conditions = $2, waiting = $3 WHERE id = $1")
+    sqlx::query("UPDATE migrations SET waiting = $2 WHERE id = $1 AND waiting IS DISTINCT FROM $2")
         .bind(id)
-        .bind(Json(conditions))
         .bind(Json(waiting))
         .execute(&mut **tx)
         .await?;
-    expect_rows(&result, 1)
+    Ok(())
 }

@@ -21,6 +21,7 @@ pub mod migration_progress;
 pub mod migrations;
 pub mod nodes;
 pub mod offerings;
+pub mod orphans;
 pub mod page;
 pub mod projects;
 mod reader;

@@ -6,10 +6,21 @@
 //! same to it.
 
 pub mod activation;
+pub mod clients;
+pub mod cloud;
+pub mod cluster;
+pub mod context;
 pub mod crash;
+pub mod drain;
 pub mod driver;
 mod error;
+mod labels;
+pub mod migration;
+pub mod observe_nodes;
+pub mod observe_servers;
 mod run;
+pub mod sweep;
+mod timeline;
 
 use std::fmt;
 use std::future::Future;
@@ -72,4 +83,34 @@ impl fmt::Display for ParkReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.code, self.message)
     }
+}
+
+/// How each kind of work is driven.
+#[derive(Debug, Clone)]
+pub struct Kinds(pub [KindSettings; 6]);
+
+impl Default for Kinds {
+    /// Enough at once for a fleet of 1,400 clusters on one replica.
+    fn default() -> Self {
+        let kind =
+            |minutes, concurrency| KindSettings::new(Duration::from_mins(minutes), concurrency);
+        Self([kind(5, 4), kind(1, 8), kind(2, 32), kind(10, 32), kind(10, 32), kind(15, 2)])
+    }
+}
+
+/// Every reconciler, ready to run. `kinds` are in the order of [`WorkKind::ALL`].
+pub fn build(context: &context::Context, parts: DriverParts, kinds: Kinds) -> Driver {
+    let [cloud, servers, nodes, cluster, migration, sweep] = kinds.0;
+    Driver::new(parts)
+        .with(cloud::CloudWorker::new(context.clone()), cloud)
+        .with(observe_servers::ObserveServers::new(context.clone()), servers)
+        .with(observe_nodes::ObserveNodes::new(context.clone()), nodes)
+        .with(cluster::ClusterWorker::new(context.clone()), cluster)
+        .with(migration::MigrationWorker::new(context.clone()), migration)
+        .with(sweep::Sweep::new(context.clone()), sweep)
+}
+
+/// An error and its causes in one line, for the reasons that owners read.
+fn describe(error: &WorkError) -> String {
+    error::chain(error)
 }

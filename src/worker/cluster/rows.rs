@@ -1,0 +1,143 @@
+//! Steps that change only our database.
+
+use secrecy::ExposeSecret;
+
+use super::{ClusterWorker, Done};
+use crate::bootstrap::tokens;
+use crate::domain::ids::NodeId;
+use crate::plan::cluster::NewNode;
+use crate::plan::resolve;
+use crate::store::cluster_progress;
+use crate::store::events::EventType;
+use crate::store::nodes::progress::Change;
+use crate::store::nodes::{self, NewNodeRow, NodeRow, progress};
+use crate::store::seal::Place;
+use crate::store::work::{Lease, WorkKind, wake_all};
+use crate::store::{groups, migration_progress};
+use crate::worker::WorkError;
+use crate::worker::cluster::load::Loaded;
+use crate::worker::timeline::{NodeEvent, record_node};
+
+/// The secrets of a node, as they are sealed in its row.
+#[derive(serde::Serialize, serde::Deserialize)]
+pub(super) struct Secrets {
+    /// `id.secret` of its bootstrap token.
+    pub bootstrap: String,
+    /// Token for its bundle; only control-plane members have one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bundle: Option<String>,
+}
+
+impl ClusterWorker {
+    /// Adds the row of a node. Its name and secrets are fixed here, so that whatever a killed call
+    /// made is found and fits.
+    pub(super) async fn add_node(
+        &self,
+        lease: &Lease,
+        loaded: &Loaded,
+        new: &NewNode,
+    ) -> Result<Done, WorkError> {
+        let context = &self.context;
+        let id = NodeId(context.ids.uuid());
+        let (cloud, account) = loaded.cloud(new.cloud)?;
+        let pool = loaded.pools.iter().find(|pool| Some(pool.id) == new.pool);
+        let kind = pool.map_or("cp", |pool| pool.name.as_str());
+        let name = tokens::node_name(context.ids.as_ref(), &loaded.cluster.name, kind);
+        let bundle = new.member.map(|_| tokens::node_token(context.ids.as_ref()));
+        let secrets = Secrets {
+            bootstrap: tokens::bootstrap_token(context.ids.as_ref()).reveal(),
+            bundle: bundle.as_ref().map(|token| token.secret.expose_secret().to_owned()),
+        };
+        let plain = serde_json::to_vec(&secrets)
+            .map_err(|error| WorkError::internal(format!("secrets of a node: {error}")))?;
+        let place = Place::new("nodes", id.0, "secret");
+        let flavor = match pool {
+            // On the way to another cloud a flavor may be called something else there.
+            Some(pool) if pool.cloud_id != new.cloud => flavor_there(loaded, new, &pool.flavor),
+            Some(pool) => pool.flavor.clone(),
+            None => loaded.cluster.control_plane_flavor.clone(),
+        };
+        let zone = pool.filter(|pool| pool.cloud_id == new.cloud).and_then(|p| p.zone.clone());
+        let mut tx = context.fenced(lease).await?;
+        let place_of_group = (loaded.cluster.id, new.pool, account.id);
+        let group = groups::ensure(&mut tx, context.ids.uuid(), place_of_group, new.group).await?;
+        let row = NewNodeRow {
+            id,
+            cluster_id: loaded.cluster.id,
+            pool_id: new.pool,
+            cloud_id: new.cloud,
+            account_id: account.id,
+            member: new.member,
+            name: name.clone(),
+            flavor,
+            zone: zone.or_else(|| cloud.spec.defaults.zone.clone()),
+            job_id: loaded.migration.as_ref().map(|m| m.id).filter(|_| new.pool.is_some()),
+            group_id: group,
+            attempt: new.attempt,
+            not_before: new.not_before,
+            secret: context.keys.seal(place, &plain, context.ids.as_ref()),
+            bundle_token_hash: bundle.map(|token| token.hash.to_vec()),
+            created_at: context.now(),
+        };
+        nodes::insert(&mut tx, row).await?;
+        let event =
+            NodeEvent::new(EventType::Normal, "NodeWanted", format!("{name} on {}", cloud.name));
+        record_node(&mut tx, (&loaded.cluster, id), event, context.now()).await?;
+        tx.commit().await?;
+        Ok(Done::Progress)
+    }
+
+    /// Wants a node absent. One way.
+    pub(super) async fn dismiss(
+        &self,
+        lease: &Lease,
+        row: &NodeRow,
+        why: &str,
+    ) -> Result<Done, WorkError> {
+        let now = self.context.now();
+        let mut tx = self.context.fenced(lease).await?;
+        progress::write(&mut tx, row.node.id, Change::Dismiss(why.to_owned()), now).await?;
+        tx.commit().await?;
+        Ok(Done::Progress)
+    }
+
+    pub(super) async fn close_node(&self, lease: &Lease, row: &NodeRow) -> Result<Done, WorkError> {
+        let now = self.context.now();
+        let mut tx = self.context.fenced(lease).await?;
+        progress::write(&mut tx, row.node.id, Change::Close, now).await?;
+        let migrations = migration_progress::active_ids(&mut **tx, &[row.node.cluster_id]).await?;
+        let ids: Vec<_> = migrations.into_iter().map(Into::into).collect();
+        wake_all(&mut tx, WorkKind::Migration, &ids, now).await?;
+        tx.commit().await?;
+        Ok(Done::Progress)
+    }
+
+    pub(super) async fn close_cluster(
+        &self,
+        lease: &Lease,
+        loaded: &Loaded,
+    ) -> Result<Done, WorkError> {
+        let now = self.context.now();
+        let mut tx = self.context.fenced(lease).await?;
+        let change = cluster_progress::Change::Close;
+        cluster_progress::write(&mut tx, loaded.cluster.id, change, now).await?;
+        let event = NodeEvent::new(
+            EventType::Normal,
+            "ClusterDeleted",
+            format!("nothing of cluster {} is left on any cloud", loaded.cluster.name),
+        );
+        crate::worker::timeline::record_cluster(&mut tx, &loaded.cluster, event, now).await?;
+        tx.commit().await?;
+        Ok(Done::Progress)
+    }
+}
+
+/// The pool's flavor on a cloud that the pool does not call home: the one of that name, else the
+/// cloud's default. Mappings that an operator makes come with cloud pairs.
+fn flavor_there(loaded: &Loaded, new: &NewNode, wanted: &str) -> String {
+    let Some((cloud, _)) = loaded.clouds.get(&new.cloud) else { return wanted.to_owned() };
+    match cloud.inventory.as_ref().map(|inventory| resolve::flavor(inventory, wanted)) {
+        Some(Ok(found)) => found.name.clone(),
+        _ => cloud.spec.defaults.flavor.clone(),
+    }
+}

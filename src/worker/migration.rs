@@ -1,0 +1,340 @@
+//! The migration worker: moves the phase, cordons and drains. Nodes are the cluster worker's.
+//!
+//! Each activation loads everything, plans (`plan::migration`), takes the steps, and plans anew.
+//! A phase moves by compare-and-set on the phase that the plan saw, so a verb that came meanwhile
+//! wins.
+
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::future::BoxFuture;
+
+use super::cluster::Done;
+use super::cluster::load::{Loaded, load, plan_pool};
+use super::context::Context;
+use super::drain::{Force, Target};
+use super::timeline::{NodeEvent, record_migration};
+use super::{Next, Reconciler, WorkError};
+use crate::domain::cloud::CloudPhase;
+use crate::domain::ids::{MigrationId, NodeId};
+use crate::domain::migration::{Event, Migration, Phase};
+use crate::domain::node::{Drain, Role};
+use crate::plan::Plan;
+use crate::plan::migration::{Snapshot, Step, plan};
+use crate::plan::resolve;
+use crate::store::events::EventType;
+use crate::store::migration_progress;
+use crate::store::nodes::progress::{self, Change};
+use crate::store::work::{Lease, ResourceId, WorkKind, wake};
+
+/// Rounds of planning in one activation.
+const ROUNDS: usize = 12;
+/// When to look again if nothing wakes us.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+/// Reconciles migrations.
+#[derive(Debug, Clone)]
+pub struct MigrationWorker {
+    context: Context,
+}
+
+struct Work<'a> {
+    lease: &'a Lease,
+    loaded: &'a Loaded,
+    migration: &'a Migration,
+}
+
+impl MigrationWorker {
+    /// A worker.
+    pub fn new(context: Context) -> Self {
+        Self { context }
+    }
+
+    /// Every step that calls outside, by the name at which tests kill it.
+    pub const STEPS: [&'static str; 4] =
+        ["cordon node", "list pods", "evict pods", "uncordon node"];
+
+    async fn act(&self, work: &Work<'_>, plan: &Plan<Step>) -> Result<Done, WorkError> {
+        let mut steps: Vec<BoxFuture<'_, Result<Done, WorkError>>> = Vec::new();
+        for planned in &plan.steps {
+            steps.push(Box::pin(self.step(work, &planned.step, &planned.reason)));
+        }
+        let parallel = self.context.settings.parallel_steps;
+        let mut results = futures::stream::iter(steps).buffer_unordered(parallel);
+        let (mut progress, mut wait, mut failure) = (false, LOOK_AGAIN, None);
+        while let Some(result) = results.next().await {
+            match result {
+                Ok(Done::Progress) => progress = true,
+                Ok(Done::Wait(time)) => wait = wait.min(time),
+                Err(error @ (WorkError::LeaseLost | WorkError::Crashed(_))) => return Err(error),
+                Err(error) => {
+                    tracing::warn!(%error, "step did not succeed");
+                    failure = failure.or(Some(error));
+                }
+            }
+        }
+        match failure {
+            _ if progress => Ok(Done::Progress),
+            Some(error) => Err(error),
+            None => Ok(Done::Wait(wait)),
+        }
+    }
+
+    async fn step(&self, work: &Work<'_>, step: &Step, why: &str) -> Result<Done, WorkError> {
+        tracing::info!(
+            migration.id = %work.migration.id, %step, why,
+            "migration of {}: {step} ({why})", work.loaded.cluster.name
+        );
+        match step {
+            Step::Move(event, wave) => self.move_phase(work, (*event, *wave), why).await,
+            Step::SetHealthy(is_healthy) => {
+                let since = is_healthy.then(|| self.context.now());
+                let mut tx = self.context.fenced(work.lease).await?;
+                migration_progress::set_healthy(&mut tx, work.migration.id, since).await?;
+                tx.commit().await?;
+                Ok(Done::Progress)
+            }
+            Step::Pause(reason) => self.pause(work, reason).await,
+            Step::Cordon(node) => {
+                let client = self.context.cluster_client(&work.loaded.cluster).await?;
+                let mark = mark(work.migration);
+                let row = work.loaded.node(*node)?;
+                let target = Target { row, mark: &mark };
+                self.context.cordon(work.lease, &client, target).await?;
+                Ok(Done::Progress)
+            }
+            Step::Uncordon(node) => {
+                let client = self.context.cluster_client(&work.loaded.cluster).await?;
+                let mark = mark(work.migration);
+                let row = work.loaded.node(*node)?;
+                let target = Target { row, mark: &mark };
+                self.context.uncordon(work.lease, &client, target).await?;
+                Ok(Done::Progress)
+            }
+            Step::DrainPass(node) => self.drain_pass(work, *node, Force::Never).await,
+            Step::ForcePass(node) => self.drain_pass(work, *node, Force::Delete).await,
+            Step::Skip(node) => self.settle(work, (*node, Drain::Skipped), why).await,
+            Step::AssumeDrained(node) => self.settle(work, (*node, Drain::Drained), why).await,
+            Step::Dismiss(node) => self.dismiss(work, *node, why).await,
+        }
+    }
+
+    async fn drain_pass(
+        &self,
+        work: &Work<'_>,
+        node: NodeId,
+        force: Force,
+    ) -> Result<Done, WorkError> {
+        let client = self.context.cluster_client(&work.loaded.cluster).await?;
+        let mark = mark(work.migration);
+        let row = work.loaded.node(node)?;
+        let target = Target { row, mark: &mark };
+        match self.context.drain_pass(work.lease, &client, (target, force)).await? {
+            Drain::Drained => {
+                self.tell(work, "NodeDrained", format!("{} is drained", row.node.name)).await?;
+                Ok(Done::Progress)
+            }
+            _ => Ok(Done::Wait(self.context.settings.drain_pass)),
+        }
+    }
+
+    async fn settle(
+        &self,
+        work: &Work<'_>,
+        (node, drain): (NodeId, Drain),
+        why: &str,
+    ) -> Result<Done, WorkError> {
+        let row = work.loaded.node(node)?;
+        let change = Change::Drain(drain, row.node.blockers.clone());
+        let mut tx = self.context.fenced(work.lease).await?;
+        let now = self.context.now();
+        progress::write(&mut tx, node, change, now).await?;
+        let event = NodeEvent::new(EventType::Warning, "NodeLeft", why);
+        record_migration(&mut tx, (&work.loaded.cluster, work.migration), event, now).await?;
+        tx.commit().await?;
+        Ok(Done::Progress)
+    }
+
+    /// Wants a node absent; the cluster worker deletes it.
+    async fn dismiss(&self, work: &Work<'_>, node: NodeId, why: &str) -> Result<Done, WorkError> {
+        let now = self.context.now();
+        let mut tx = self.context.fenced(work.lease).await?;
+        progress::write(&mut tx, node, Change::Dismiss(why.to_owned()), now).await?;
+        wake(&mut tx, WorkKind::Cluster, work.loaded.cluster.id, now).await?;
+        tx.commit().await?;
+        Ok(Done::Progress)
+    }
+
+    async fn pause(&self, work: &Work<'_>, reason: &str) -> Result<Done, WorkError> {
+        let now = self.context.now();
+        let mut tx = self.context.fenced(work.lease).await?;
+        migration_progress::pause(&mut tx, work.migration.id, reason).await?;
+        let event = NodeEvent::new(EventType::Warning, "Paused", reason);
+        record_migration(&mut tx, (&work.loaded.cluster, work.migration), event, now).await?;
+        tx.commit().await?;
+        Ok(Done::Progress)
+    }
+
+    async fn tell(
+        &self,
+        work: &Work<'_>,
+        reason: &'static str,
+        message: String,
+    ) -> Result<(), WorkError> {
+        let mut tx = self.context.fenced(work.lease).await?;
+        let event = NodeEvent::new(EventType::Normal, reason, message);
+        record_migration(
+            &mut tx,
+            (&work.loaded.cluster, work.migration),
+            event,
+            self.context.now(),
+        )
+        .await?;
+        Ok(tx.commit().await?)
+    }
+
+    async fn move_phase(
+        &self,
+        work: &Work<'_>,
+        (event, wave): (Event, Option<usize>),
+        why: &str,
+    ) -> Result<Done, WorkError> {
+        let migration = work.migration;
+        let to =
+            migration.phase.after(event).map_err(|error| WorkError::internal(error.to_string()))?;
+        let now = self.context.now();
+        let wave = wave.unwrap_or(migration.wave);
+        let mut tx = self.context.fenced(work.lease).await?;
+        if !migration_progress::move_phase(&mut tx, migration, (to, wave), now).await? {
+            // Somebody asked for something else meanwhile: plan anew.
+            return Ok(Done::Progress);
+        }
+        if to == Phase::Committing {
+            for pool in work.loaded.pools.iter().filter(|p| migration.pools.contains(&p.id)) {
+                let flavor = flavor_at(work.loaded, migration, &pool.flavor)?;
+                migration_progress::move_pool(&mut tx, pool.id, migration.target, &flavor).await?;
+            }
+        }
+        let message = match to {
+            Phase::Provisioning => format!("wave {}: {why}", wave + 1),
+            _ => why.to_owned(),
+        };
+        let event = NodeEvent::new(EventType::Normal, reason_of(to), message);
+        record_migration(&mut tx, (&work.loaded.cluster, migration), event, now).await?;
+        // What the pools want on which cloud has changed.
+        wake(&mut tx, WorkKind::Cluster, work.loaded.cluster.id, now).await?;
+        tx.commit().await?;
+        Ok(Done::Progress)
+    }
+
+    /// Writes conditions and reasons, if they changed.
+    async fn report(
+        &self,
+        work: &Work<'_>,
+        (waiting, failure): (&[String], Option<&WorkError>),
+    ) -> Result<(), WorkError> {
+        let mut waiting = waiting.to_vec();
+        waiting.extend(failure.map(super::describe));
+        waiting.truncate(50);
+        let mut tx = self.context.fenced(work.lease).await?;
+        migration_progress::write_status(&mut tx, work.migration.id, &waiting).await?;
+        Ok(tx.commit().await?)
+    }
+
+    fn snapshot(&self, loaded: &Loaded, migration: Migration) -> Snapshot {
+        let workers = loaded.nodes.iter().filter(|row| row.node.role == Role::Worker);
+        Snapshot {
+            now: self.context.now(),
+            target_trouble: target_trouble(loaded, &migration),
+            migration,
+            pools: loaded.pools.iter().map(plan_pool).collect(),
+            nodes: workers.map(|row| row.node.clone()).collect(),
+        }
+    }
+}
+
+/// What is written beside our cordons.
+fn mark(migration: &Migration) -> String {
+    format!("migration-{}", migration.id)
+}
+
+/// The phase as the reason of an event.
+fn reason_of(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Pending => "Pending",
+        Phase::Preflight => "Preflight",
+        Phase::Provisioning => "Provisioning",
+        Phase::Draining => "Draining",
+        Phase::Soaking => "Soaking",
+        Phase::Approval => "ApprovalNeeded",
+        Phase::Holding => "Holding",
+        Phase::Committing => "Committing",
+        Phase::Succeeded => "Succeeded",
+        Phase::RollingBack => "RollingBack",
+        Phase::RolledBack => "RolledBack",
+        Phase::Cancelled => "Cancelled",
+    }
+}
+
+/// A pool's flavor on the target: the one of its name, else the target's default.
+fn flavor_at(loaded: &Loaded, migration: &Migration, wanted: &str) -> Result<String, WorkError> {
+    let (cloud, _) = loaded.cloud(migration.target)?;
+    let found = cloud.inventory.as_ref().map(|inventory| resolve::flavor(inventory, wanted));
+    Ok(match found {
+        Some(Ok(flavor)) => flavor.name.clone(),
+        _ => cloud.spec.defaults.flavor.clone(),
+    })
+}
+
+/// Why the target cannot take the workers, as far as our own inventory tells.
+fn target_trouble(loaded: &Loaded, migration: &Migration) -> Option<String> {
+    let Some((cloud, _)) = loaded.clouds.get(&migration.target) else {
+        return Some("the target cloud has no account for this project".to_owned());
+    };
+    if cloud.phase != CloudPhase::Ready {
+        return Some(format!("cloud {} is not ready, see its check", cloud.name));
+    }
+    let inventory = cloud.inventory.as_ref()?;
+    let offering = &loaded.cluster.offering;
+    resolve::image(inventory, offering, (&cloud.name, &cloud.spec)).err()
+}
+
+impl Reconciler for MigrationWorker {
+    const KIND: WorkKind = WorkKind::Migration;
+
+    async fn reconcile(&self, id: ResourceId, lease: &Lease) -> Result<Next, WorkError> {
+        let id = MigrationId::from(id);
+        for _ in 0..ROUNDS {
+            let mut tx = self.context.store.snapshot().await?;
+            let Some(migration) = migration_progress::load(&mut tx, id).await? else {
+                return Ok(Next::Gone);
+            };
+            drop(tx);
+            if migration.phase.is_final() {
+                return Ok(Next::Gone);
+            }
+            let Some(loaded) = load(&self.context, migration.cluster_id).await? else {
+                return Ok(Next::Gone);
+            };
+            let plan = plan(&self.snapshot(&loaded, migration.clone()));
+            let work = Work { lease, loaded: &loaded, migration: &migration };
+            if plan.steps.is_empty() {
+                self.report(&work, (&plan.waiting, None)).await?;
+                return Ok(Next::After(LOOK_AGAIN));
+            }
+            match self.act(&work, &plan).await {
+                Ok(Done::Progress) => {}
+                Ok(Done::Wait(time)) => {
+                    self.report(&work, (&plan.waiting, None)).await?;
+                    return Ok(Next::After(time));
+                }
+                Err(error @ (WorkError::LeaseLost | WorkError::Crashed(_))) => return Err(error),
+                Err(error) => {
+                    self.report(&work, (&plan.waiting, Some(&error))).await?;
+                    return Err(error);
+                }
+            }
+        }
+        Ok(Next::After(Duration::ZERO))
+    }
+}

@@ -1,0 +1,79 @@
+//! One paged list of servers for each account, written over the rows that are older.
+//!
+//! Never a GET for each server on a timer. Only clusters whose nodes changed are woken.
+
+use super::context::Context;
+use super::{Next, Reconciler, WorkError};
+use crate::domain::ids::{AccountId, NodeId};
+use crate::openstack::nova::{Server, ServerFilter};
+use crate::store::cloud_progress;
+use crate::store::nodes::observed::{self, SeenServer};
+use crate::store::work::{Lease, ResourceId, WorkKind, wake_all};
+
+/// Lists the servers of accounts.
+#[derive(Debug, Clone)]
+pub struct ObserveServers {
+    context: Context,
+}
+
+impl ObserveServers {
+    /// A worker.
+    pub fn new(context: Context) -> Self {
+        Self { context }
+    }
+
+    fn seen(&self, server: &Server) -> Option<SeenServer> {
+        let install = self.context.installation.id.to_string();
+        if server.mark("zcp.install") != Some(&install) {
+            return None;
+        }
+        let node: NodeId = server.mark("zcp.node")?.parse().ok()?;
+        Some(SeenServer {
+            node,
+            server_id: server.id.clone(),
+            status: server.status.as_str().to_owned(),
+            fault: server.fault.as_ref().map(|fault| fault.message.clone()),
+        })
+    }
+}
+
+impl Reconciler for ObserveServers {
+    const KIND: WorkKind = WorkKind::ObserveServers;
+
+    async fn reconcile(&self, id: ResourceId, lease: &Lease) -> Result<Next, WorkError> {
+        let context = &self.context;
+        let id = AccountId::from(id);
+        let Some(account) = cloud_progress::account(context.store.pool(), id).await? else {
+            return Ok(Next::Gone);
+        };
+        let clouds = cloud_progress::load(context.store.pool(), &[account.cloud_id]).await?;
+        let Some(cloud) = clouds.first() else { return Ok(Next::Gone) };
+        let client = context.clouds.client(cloud, &account, "observe")?;
+        let order = observed::begin_list(&context.store).await?;
+        let filter = ServerFilter {
+            tags: vec![format!("zcp:{}", context.installation.id)],
+            ..ServerFilter::default()
+        };
+        let list = context.call(lease, "list servers", client.list_servers(&filter)).await??;
+        if !list.is_complete {
+            // A cell is down: what is missing proves nothing.
+            tracing::warn!(cloud.name = %cloud.name, "the list of servers is not complete");
+            return Ok(Next::After(context.settings.busy_period));
+        }
+        let seen: Vec<SeenServer> =
+            list.servers.iter().filter_map(|server| self.seen(server)).collect();
+        let now = context.now();
+        let mut tx = context.fenced(lease).await?;
+        let changed = observed::write_servers(&mut tx, id, order, (&seen, now)).await?;
+        let clusters: Vec<ResourceId> = changed.iter().map(|id| (*id).into()).collect();
+        if !clusters.is_empty() {
+            wake_all(&mut tx, WorkKind::Cluster, &clusters, now).await?;
+            wake_all(&mut tx, WorkKind::ObserveNodes, &clusters, now).await?;
+        }
+        cloud_progress::write_listed(&mut tx, id, now).await?;
+        tx.commit().await?;
+        let is_busy = observed::is_busy(context.store.pool(), id).await?;
+        let settings = &context.settings;
+        Ok(Next::After(if is_busy { settings.busy_period } else { settings.servers_period }))
+    }
+}
