@@ -23,6 +23,7 @@
 //! `tests/it/tidy.rs` fails on any edge that is not in this table.
 
 pub mod api;
+pub mod app;
 pub mod bootstrap;
 pub mod clock;
 pub mod dev;

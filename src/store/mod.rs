@@ -6,6 +6,7 @@
 //! times are arguments; only lease expiry uses the database's clock.
 
 pub mod audit;
+pub mod bundles;
 mod change;
 pub mod cloud_progress;
 pub mod clouds;

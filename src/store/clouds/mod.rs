@@ -374,3 +374,10 @@ pub async fn remove(tx: &mut Tx, id: CloudId, now: Timestamp) -> Result<(), Stor
     .await?;
     expect_rows(&result, 1)
 }
+
+/// Names of all clouds that can be used or checked.
+pub async fn open_names(executor: impl PgExecutor<'_>) -> Result<Vec<String>, StoreError> {
+    let query = sqlx::query("SELECT name FROM clouds WHERE removed_at IS NULL ORDER BY name");
+    let rows = query.fetch_all(executor).await?;
+    rows.iter().map(|row| Ok(row.try_get("name")?)).collect()
+}

@@ -1,0 +1,264 @@
+//! Accepting a migration: the wish is checked, and the list of nodes and their waves is fixed.
+
+use std::collections::BTreeSet;
+
+use serde_json::json;
+
+use super::{MigrationView, subject, view};
+use crate::app::act::{Act, Start};
+use crate::app::authz::Action;
+use crate::app::clusters::fit::{self, Clouds, Demand};
+use crate::app::clusters::seen;
+use crate::app::{App, Ask, Error};
+use crate::domain::cluster::ClusterPhase;
+use crate::domain::field::{FieldErrors, known};
+use crate::domain::ids::{CloudId, ClusterId, MigrationId, NodeId, PoolId};
+use crate::domain::migration::{MigrationNode, MigrationSpec, Phase};
+use crate::domain::node::{Desired, Role};
+use crate::domain::wave;
+use crate::plan::resolve;
+use crate::store::clouds::CloudRow;
+use crate::store::clusters::nodes::NodeRow;
+use crate::store::clusters::pools::PoolRow;
+use crate::store::clusters::{self, ClusterRow, nodes, pools};
+use crate::store::migrations::{self, MigrationRow, ONE_PER_CLUSTER};
+use crate::store::offerings;
+use crate::store::work::WorkKind;
+use crate::store::{Tx, clouds};
+
+/// What a wish comes down to.
+struct Resolved {
+    source: CloudId,
+    target: CloudId,
+    pools: Vec<PoolRow>,
+}
+
+/// Starts a migration.
+pub async fn create(
+    app: &App,
+    ask: &Ask,
+    id: ClusterId,
+    spec: &MigrationSpec,
+) -> Result<MigrationView, Error> {
+    let mut act = match Act::start(app, ask).await? {
+        Start::Fresh(act) => act,
+        Start::Done(made) => return view(app, &ask.caller, MigrationId(made)).await,
+    };
+    let cluster = seen(clusters::lock(&mut act.tx, id).await?, &ask.caller, id)?;
+    ask.caller.may(Action::ChangeMigrations)?;
+    spec.check().into_result(())?;
+    check_state(&mut act.tx, &cluster).await?;
+    let resolved = resolve_wish(&mut act.tx, &cluster, spec).await?;
+    let rows = nodes::list(&mut *act.tx, id).await?;
+    let old = assign_waves(spec, &resolved.pools, &rows);
+    if old.is_empty() {
+        return Err(Error::conflict(
+            "no usable node in these pools is on the source: there is nothing to move",
+        ));
+    }
+    let row = row(app, ask, (&cluster, spec), &resolved, &old);
+    migrations::insert(&mut act.tx, &row, &old).await.map_err(|error| {
+        if error.constraint() == Some(ONE_PER_CLUSTER) {
+            return Error::conflict("the cluster has a migration under way");
+        }
+        error.into()
+    })?;
+    act.wake(WorkKind::Migration, row.id).await?;
+    act.wake(WorkKind::Cluster, id).await?;
+    let to = &spec.target;
+    let detail = json!({ "cluster": cluster.name, "target": to, "nodes": old.len() });
+    act.audit("migration.create", subject(&row, &cluster), detail).await?;
+    let said = format!("{} asked to move {} nodes to {to}", ask.caller.name, old.len());
+    act.event(subject(&row, &cluster), "MigrationRequested", said).await?;
+    act.commit(row.id.0).await?;
+    view(app, &ask.caller, row.id).await
+}
+
+async fn check_state(tx: &mut Tx, cluster: &ClusterRow) -> Result<(), Error> {
+    if cluster.desired == Desired::Absent {
+        return Err(Error::conflict("the cluster is being deleted"));
+    }
+    if cluster.phase != ClusterPhase::Running {
+        return Err(Error::conflict("the cluster is being created: migrate it when it is running"));
+    }
+    if let Some(open) = migrations::list_open(&mut **tx, &[cluster.id]).await?.first() {
+        return Err(Error::conflict(format!(
+            "migration {} of the cluster is under way, in phase {}",
+            open.id,
+            open.phase.as_str()
+        )));
+    }
+    Ok(())
+}
+
+async fn resolve_wish(
+    tx: &mut Tx,
+    cluster: &ClusterRow,
+    spec: &MigrationSpec,
+) -> Result<Resolved, Error> {
+    let all = pools::list(&mut **tx, &[cluster.id]).await?;
+    let mut errors = FieldErrors::default();
+    let mut chosen = choose(&all, &spec.pools, &mut errors);
+    let mut names = vec![spec.target.clone()];
+    names.extend(spec.source.clone());
+    let clouds = Clouds::load(tx, &names).await?;
+    let source = match &spec.source {
+        Some(name) => clouds.named(name, "source", &mut errors).map(|cloud| cloud.id),
+        None => only_cloud(&chosen, &mut errors),
+    };
+    let target = clouds.named(&spec.target, "target", &mut errors);
+    let (Some(source), Some(target)) = (source, target) else { return Err(errors.into()) };
+    if source == target.id {
+        errors.push("target", "must be another cloud than the source");
+    }
+    chosen = on_source(chosen, source, &spec.pools, &mut errors);
+    let target = errors.into_result(target)?;
+    fit::check_ready(target)?;
+    if let Some(source) = clouds::find(&mut **tx, source).await? {
+        fit::check_ready(&source)?;
+    }
+    check_target(tx, cluster, target, &chosen).await?;
+    Ok(Resolved { source, target: target.id, pools: chosen })
+}
+
+fn choose(all: &[PoolRow], wanted: &[String], errors: &mut FieldErrors) -> Vec<PoolRow> {
+    if wanted.is_empty() {
+        return all.to_vec();
+    }
+    let mut chosen = Vec::new();
+    for (n, name) in wanted.iter().enumerate() {
+        let known = || known(all.iter().map(|pool| pool.name.as_str()));
+        match all.iter().find(|pool| pool.name == *name) {
+            _ if wanted[..n].contains(name) => {
+                errors.push(format!("pools[{n}]"), "stands there already");
+            }
+            Some(pool) => chosen.push(pool.clone()),
+            None => errors.push(format!("pools[{n}]"), format!("no pool {name}; {}", known())),
+        }
+    }
+    chosen
+}
+
+/// The one cloud on which all the pools are.
+fn only_cloud(pools: &[PoolRow], errors: &mut FieldErrors) -> Option<CloudId> {
+    let clouds: BTreeSet<CloudId> = pools.iter().map(|pool| pool.cloud_id).collect();
+    match clouds.len() {
+        1 => clouds.first().copied(),
+        0 => {
+            errors.push("pools", "the cluster has no such pool");
+            None
+        }
+        _ => {
+            errors.push("source", "the pools are on several clouds: name the one to leave");
+            None
+        }
+    }
+}
+
+/// Named pools must be on the source; without names, those on the source are meant.
+fn on_source(
+    pools: Vec<PoolRow>,
+    source: CloudId,
+    named: &[String],
+    errors: &mut FieldErrors,
+) -> Vec<PoolRow> {
+    let (here, elsewhere): (Vec<_>, Vec<_>) =
+        pools.into_iter().partition(|pool| pool.cloud_id == source);
+    for pool in elsewhere.iter().filter(|_| !named.is_empty()) {
+        errors.push("pools", format!("pool {} is not on the source", pool.name));
+    }
+    if here.is_empty() && elsewhere.is_empty() == named.is_empty() {
+        errors.push("source", "no pool of the cluster is there");
+    }
+    here
+}
+
+/// What the new nodes need must be there, for all of them at once.
+async fn check_target(
+    tx: &mut Tx,
+    cluster: &ClusterRow,
+    target: &CloudRow,
+    pools: &[PoolRow],
+) -> Result<(), Error> {
+    let mut errors = FieldErrors::default();
+    let offering = offerings::find(&mut **tx, cluster.offering_id).await?;
+    let offering = offering.ok_or_else(|| Error::internal("find an offering", "none"))?;
+    fit::check_base(target, &offering.spec, ("target", "target"), &mut errors)?;
+    let inventory = fit::inventory(target)?;
+    let mut demand = Demand::default();
+    for pool in pools {
+        match target_flavor(target, &pool.flavor) {
+            Ok(flavor) => demand.add(pool.count, flavor),
+            Err(problem) => {
+                errors.push("target", format!("pool {}: {problem}", pool.name));
+            }
+        }
+    }
+    for problem in demand.shortage(target, inventory) {
+        errors.push("target", problem);
+    }
+    Ok(errors.into_result(())?)
+}
+
+/// The flavor of the same name on the target, else the target's default.
+fn target_flavor<'a>(
+    target: &'a CloudRow,
+    flavor: &str,
+) -> Result<&'a crate::domain::inventory::Flavor, String> {
+    let inventory = target.inventory.as_ref().ok_or("its inventory is not known")?;
+    resolve::flavor(inventory, flavor)
+        .or_else(|_| resolve::flavor(inventory, &target.spec.defaults.flavor))
+}
+
+/// Fixes which usable node goes in which wave: by pool, and by name within a pool.
+fn assign_waves(spec: &MigrationSpec, pools: &[PoolRow], rows: &[NodeRow]) -> Vec<MigrationNode> {
+    let of_pool = |pool: &PoolRow| -> Vec<NodeId> {
+        let mut members: Vec<&NodeRow> = rows
+            .iter()
+            .filter(|row| row.node.role == Role::Worker && row.node.pool_id == Some(pool.id))
+            .filter(|row| row.node.cloud_id == pool.cloud_id && row.node.is_usable())
+            .collect();
+        members.sort_by(|a, b| a.node.name.cmp(&b.node.name));
+        members.iter().map(|row| row.node.id).collect()
+    };
+    let members: Vec<Vec<NodeId>> = pools.iter().map(of_pool).collect();
+    let counts: Vec<u32> =
+        members.iter().map(|ids| u32::try_from(ids.len()).unwrap_or(u32::MAX)).collect();
+    let waves = wave::assign(&spec.waves, &counts);
+    let pairs = members.into_iter().flatten().zip(waves.into_iter().flatten());
+    pairs.map(|(node_id, wave)| MigrationNode { node_id, wave }).collect()
+}
+
+fn row(
+    app: &App,
+    ask: &Ask,
+    (cluster, spec): (&ClusterRow, &MigrationSpec),
+    resolved: &Resolved,
+    old: &[MigrationNode],
+) -> MigrationRow {
+    let now = app.now();
+    MigrationRow {
+        id: MigrationId(app.ids.uuid()),
+        cluster_id: cluster.id,
+        source: resolved.source,
+        target: resolved.target,
+        spec: spec.clone(),
+        pools: resolved.pools.iter().map(|pool| pool.id).collect::<Vec<PoolId>>(),
+        phase: Phase::Pending,
+        phase_since: now,
+        wave: old.iter().map(|node| node.wave).min().unwrap_or(0),
+        paused: None,
+        approved_wave: None,
+        wants_commit: false,
+        wants_rollback: false,
+        wants_cancel: false,
+        healthy_since: None,
+        conditions: Vec::new(),
+        waiting: Vec::new(),
+        generation: 1,
+        created_by: ask.caller.name.clone(),
+        created_at: now,
+        updated_at: now,
+        finished_at: None,
+    }
+}
