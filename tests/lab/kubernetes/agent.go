@@ -43,12 +43,15 @@ func guestAgent() {
 	flags.DurationVar(&a.bootDelay, "boot-delay", 0, "from power on to the first line of cloud-init")
 	flags.DurationVar(&a.podStart, "pod-start", 3*time.Second, "from a pod's arrival on its node to Ready")
 	flags.DurationVar(&a.podStop, "pod-stop", time.Second, "how long a pod takes to stop, if its grace period allows")
-	flags.DurationVar(&a.deadAfter, "dead-after", 12*time.Second, "silence after which a node is not ready (kubeadm: 50s)")
-	parallel := flags.Int("boots", 4, "kubeadm runs at a time")
+	flags.DurationVar(&a.deadAfter, "dead-after", 12*time.Second, "silence after which a node is not ready (kubeadm: 50s; with hollow workers at least 30s)")
+	parallel := flags.Int("boots", 10, "kubeadm runs at a time")
 	flags.Parse(os.Args[1:]) //nolint:errcheck // ExitOnError
 	if a.state == "" || flags.NArg() > 0 || (a.workers != "agent" && a.workers != "hollow") || *parallel < 1 {
 		flags.Usage()
 		os.Exit(2)
+	}
+	if a.workers == "hollow" { // it says that it lives every 10 s, and nothing changes that
+		a.deadAfter = max(a.deadAfter, 30*time.Second)
 	}
 	a.boots = make(chan struct{}, *parallel)
 	quietKubernetesLogs()

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"net"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
@@ -29,10 +30,16 @@ func (s *server) runHollow(ctx context.Context, k *kubelet) {
 	if taints := k.flags["register-with-taints"]; taints != "" {
 		args = append(args, "--register-with-taints="+taints)
 	}
+	log, err := os.OpenFile(filepath.Join(s.disk, "kubelet.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		s.console.printf("kubelet: %v", err)
+		return
+	}
+	defer log.Close()
 	for {
 		cmd := exec.CommandContext(ctx, filepath.Join(s.agent.bin, "kubemark"), args...)
 		cmd.Env = []string{"TMPDIR=" + s.path("/tmp")}
-		cmd.Stdout, cmd.Stderr = s.console.file, s.console.file
+		cmd.Stdout, cmd.Stderr = log, log
 		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 		s.console.printf("kubelet: hollow, port %d", first)
 		err := cmd.Run()
