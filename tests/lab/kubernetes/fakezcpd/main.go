@@ -5,7 +5,7 @@
 //	fakezcpd serve DIR ADDR:PORT               make CAs in DIR, serve bundles
 //	fakezcpd server DIR VMS ROLE NAME UUID IP  write VMS/UUID.json
 //
-// ROLE is first, member or worker.
+// ROLE is first, member, worker, or stranger: a worker that pins another CA.
 package main
 
 import (
@@ -135,7 +135,7 @@ func server(dir, vms, role, name, uuid, ip string) {
 	add := func(path, mode, content string) {
 		files = append(files, map[string]string{"path": path, "permissions": mode, "content": content})
 	}
-	if role != "worker" {
+	if role == "first" || role == "member" {
 		info["role"] = "control-plane"
 		add("/etc/zcp/bundle.json", "0600", object(map[string]string{"url": read(dir, "url"), "token": bundleToken, "ca": read(dir, "zcpd/ca.crt")}))
 		add("/etc/kubernetes/manifests/kube-vip.yaml", "0600", kubeVip)
@@ -166,8 +166,11 @@ func object(value any) string { return string(must(json.Marshal(value))) }
 func joinConfig(dir, name, ip, role string) string {
 	block, _ := pem.Decode([]byte(read(dir, "ca.crt")))
 	hash := sha256.Sum256(must(x509.ParseCertificate(block.Bytes)).RawSubjectPublicKeyInfo)
+	if role == "stranger" {
+		hash[0]++
+	}
 	config := fmt.Sprintf(joinCommon, joinToken, vip, hash, name)
-	if role == "worker" {
+	if role != "member" {
 		return config + "  kubeletExtraArgs:\n  - {name: node-labels, value: \"zcp.example/pool=blue,topology.kubernetes.io/zone=east-a\"}\n" +
 			"  taints:\n  - {key: zcp.example/proof, value: \"1\", effect: PreferNoSchedule}\n"
 	}
