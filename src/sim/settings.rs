@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::kubernetes::KubeSettings;
+
 /// A whole simulated world.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -10,11 +12,14 @@ pub struct WorldSettings {
     pub seed: u64,
     /// The clouds; names must differ.
     pub clouds: Vec<CloudSettings>,
+    /// How tenant clusters behave; version, seed and pod range are each cluster's own.
+    pub kubernetes: KubeSettings,
 }
 
 impl Default for WorldSettings {
     fn default() -> Self {
-        Self { seed: 1, clouds: vec![CloudSettings::east(), CloudSettings::west()] }
+        let clouds = vec![CloudSettings::east(), CloudSettings::west()];
+        Self { seed: 1, clouds, kubernetes: KubeSettings::default() }
     }
 }
 

@@ -17,19 +17,19 @@ use zcp::sim::faults::{Chance, Effect, Mishap, Rule, Trouble};
 use zcp::sim::{Timing, World, WorldSettings};
 
 /// A world, a cloud of it, and a token.
-struct Cloud {
-    world: Arc<World>,
-    clock: Arc<ManualClock>,
+pub(crate) struct Cloud {
+    pub world: Arc<World>,
+    pub clock: Arc<ManualClock>,
     name: &'static str,
     router: Router,
     token: String,
     version: &'static str,
 }
 
-struct Answer {
-    status: u16,
-    headers: http::HeaderMap,
-    body: Value,
+pub(crate) struct Answer {
+    pub status: u16,
+    pub headers: http::HeaderMap,
+    pub body: Value,
 }
 
 impl Cloud {
@@ -37,7 +37,7 @@ impl Cloud {
         Self::with(name, WorldSettings::with_timing(Timing::steady())).await
     }
 
-    async fn with(name: &'static str, settings: WorldSettings) -> Self {
+    pub async fn with(name: &'static str, settings: WorldSettings) -> Self {
         let clock =
             Arc::new(ManualClock::new("2026-08-01T12:00:00Z".parse::<Timestamp>().unwrap()));
         let world = World::new(settings, clock.clone());
@@ -70,17 +70,17 @@ impl Cloud {
         Some(Answer { status: parts.status.as_u16(), headers: parts.headers, body })
     }
 
-    async fn call(&self, method: &str, path: &str, body: Value) -> Answer {
+    pub async fn call(&self, method: &str, path: &str, body: Value) -> Answer {
         self.try_call(method, path, body).await.expect("an answer")
     }
 
-    async fn get(&self, path: &str) -> Value {
+    pub async fn get(&self, path: &str) -> Value {
         let answer = self.call("GET", path, json!(null)).await;
         assert_eq!(answer.status, 200, "{path}: {}", answer.body);
         answer.body
     }
 
-    fn pass(&self, seconds: i64) {
+    pub fn pass(&self, seconds: i64) {
         self.clock.advance(SignedDuration::from_secs(seconds));
     }
 
@@ -88,7 +88,7 @@ impl Cloud {
         self.get(path).await[list][0].clone()
     }
 
-    async fn port(&self, name: &str) -> Value {
+    pub async fn port(&self, name: &str) -> Value {
         let network = self.first("/network/v2.0/networks?name=kaas", "networks").await;
         let body = json!({"port": {"network_id": network["id"], "name": name}});
         let answer = self.call("POST", "/network/v2.0/ports", body).await;
@@ -96,7 +96,7 @@ impl Cloud {
         answer.body["port"].clone()
     }
 
-    async fn server_body(&self, name: &str, port: &Value) -> Value {
+    pub async fn server_body(&self, name: &str, port: &Value) -> Value {
         let flavor = self.first("/compute/v2.1/flavors/detail", "flavors").await;
         let image = self.first("/image/v2/images?name=zcp-node-1.36.2", "images").await;
         json!({"server": {
@@ -118,7 +118,7 @@ impl Cloud {
         answer.body["server"]["id"].as_str().unwrap().to_owned()
     }
 
-    async fn server(&self, id: &str) -> Value {
+    pub async fn server(&self, id: &str) -> Value {
         self.get(&format!("/compute/v2.1/servers/{id}")).await["server"].clone()
     }
 
@@ -126,7 +126,7 @@ impl Cloud {
         self.world.with_cloud(self.name, |cloud, _| cloud.faults.rules.push(rule)).unwrap();
     }
 
-    fn mishap(&self, mishap: Mishap) {
+    pub fn mishap(&self, mishap: Mishap) {
         self.world.with_cloud(self.name, |cloud, _| cloud.faults.mishaps.push(mishap)).unwrap();
     }
 }
