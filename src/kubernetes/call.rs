@@ -152,6 +152,15 @@ impl Answer {
     }
 }
 
+/// Whether a refusal tells that the object of our UID is gone. The status does not tell, and the
+/// words differ: of preconditions in two places of the API server, of an apply that found none,
+/// and of an apply that found another.
+pub(super) fn is_other_object(message: &str) -> bool {
+    ["UID in precondition", "UID in the precondition", "uid mismatch", "metadata.uid"]
+        .iter()
+        .any(|words| message.contains(words))
+}
+
 impl ClusterClient {
     /// Sends a call and gives back whatever was answered.
     pub(super) async fn send(&self, call: &Call) -> Result<Answer, OutsideError> {

@@ -13,7 +13,7 @@ use kube::core::Status;
 use serde_json::json;
 
 use super::ClusterClient;
-use super::call::{Answer, Call};
+use super::call::{Answer, Call, is_other_object};
 use super::pods;
 use crate::domain::outside::{OutsideError, absent_is_done};
 use crate::domain::pod::{ClaimView, PodRef, PodView};
@@ -221,7 +221,7 @@ fn read_answer(answer: &Answer) -> Option<EvictionAnswer> {
     let retry_after = answer.retry_after();
     match answer.status.as_u16() {
         404 => Some(EvictionAnswer::Gone),
-        409 if is_uid_conflict(&message) => Some(EvictionAnswer::OtherPod),
+        409 if is_other_object(&message) => Some(EvictionAnswer::OtherPod),
         429 if has_cause(&status, "DisruptionBudget") => {
             Some(EvictionAnswer::Budget { message: budget_words(&status), retry_after })
         }
@@ -235,12 +235,6 @@ fn read_answer(answer: &Answer) -> Option<EvictionAnswer> {
         409 | 500.. => Some(EvictionAnswer::Retry { message }),
         _ => None,
     }
-}
-
-/// Whether a conflict tells of another pod. The API server says `UID in precondition: …` or `the
-/// UID in the precondition (…) does not match`, by the path it took.
-fn is_uid_conflict(message: &str) -> bool {
-    message.contains("UID in precondition") || message.contains("UID in the precondition")
 }
 
 fn causes(status: &Status) -> &[kube::core::response::StatusCause] {

@@ -14,7 +14,7 @@ use k8s_openapi::api::storage::v1::VolumeAttachment;
 use serde_json::{Value, json};
 
 use super::ClusterClient;
-use super::call::Call;
+use super::call::{Call, is_other_object};
 use super::pods::is_ready;
 use crate::domain::node_view::{NodeRef, NodeView, Readiness, Taint, TaintEffect};
 use crate::domain::outside::{OutsideError, OutsideKind};
@@ -257,9 +257,9 @@ enum Change<T> {
     Patch(Value, T),
 }
 
-/// A refused apply that tells of another node, or of none: 422 in the first case, 409 in the other.
+/// A refused apply that tells of another node (422) or of none (409).
 fn other_node_is_absent(error: OutsideError) -> OutsideError {
-    if error.message.contains("uid mismatch") || error.message.contains("metadata.uid") {
+    if is_other_object(&error.message) {
         OutsideError { kind: OutsideKind::Absent, ..error }
     } else {
         error

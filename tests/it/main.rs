@@ -2,6 +2,7 @@
 
 mod contract;
 mod driver;
+mod kubernetes_adapter;
 mod kubernetes_network;
 mod openstack_faults;
 mod postgres;
