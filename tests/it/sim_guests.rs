@@ -29,11 +29,20 @@ use super::sim_openstack::Cloud;
 
 const TOKEN: &str = "abcdef.0123456789abcdef";
 
+/// What servers of one cluster are told.
+pub(crate) struct Recipe {
+    pub pki: ClusterPki,
+    pub vip: IpAddr,
+    /// Where bundles are.
+    pub url: Url,
+    /// Who signed the certificate there.
+    pub listener_ca: String,
+}
+
 /// A cloud with one cluster to be.
 struct Site {
     cloud: Cloud,
-    pki: ClusterPki,
-    vip: IpAddr,
+    recipe: Recipe,
     /// What the node listener answers before it gives the bundle.
     not_yet: Arc<AtomicU32>,
     fetches: Arc<Mutex<Vec<Fetch>>>,
@@ -55,14 +64,19 @@ impl Site {
             Box::pin(async move { Fetched::Answer { status, body } })
         }));
         let vip = cloud.port("vip").await["fixed_ips"][0]["ip_address"].as_str().unwrap().parse();
-        Self { cloud, pki, vip: vip.unwrap(), not_yet, fetches }
+        let url = Url::parse("https://127.0.0.1:8443/node/v1/bundle").unwrap();
+        let listener_ca = pki.front_proxy.cert_pem().to_owned();
+        let recipe = Recipe { pki, vip: vip.unwrap(), url, listener_ca };
+        Self { cloud, recipe, not_yet, fetches }
     }
+}
 
-    fn endpoint(&self) -> String {
+impl Recipe {
+    pub(crate) fn endpoint(&self) -> String {
         kubeadm::endpoint(self.vip)
     }
 
-    fn member_data(&self, name: &str, first: bool) -> String {
+    pub(crate) fn member_data(&self, name: &str, first: bool) -> String {
         let version = "1.36.2".parse().unwrap();
         let (labels, hashes) = (BTreeMap::new(), [self.ca_hash()]);
         let node = NodeParts { name, labels: &labels, taints: &[] };
@@ -88,9 +102,9 @@ impl Site {
         let parts = ControlPlaneParts {
             kubeadm: &configuration,
             bundle: BundleSource {
-                url: &Url::parse("https://127.0.0.1:8443/node/v1/bundle").unwrap(),
+                url: &self.url,
                 token: &SecretString::from("once"),
-                ca_pem: self.pki.cluster.cert_pem(),
+                ca_pem: &self.listener_ca,
             },
             kube_vip: KubeVip { vip: self.vip, image: KUBE_VIP_IMAGE, version, member },
         };
@@ -128,7 +142,9 @@ impl Site {
     fn ca_hash(&self) -> String {
         ca_cert_hash(self.pki.cluster.cert_pem()).unwrap()
     }
+}
 
+impl Site {
     async fn create(&self, name: &str, data: String) -> String {
         let port = self.cloud.port(name).await;
         let mut body = self.cloud.server_body(name, &port).await;
@@ -156,12 +172,12 @@ impl Site {
         let expires = self.cloud.world.present() + SignedDuration::from_hours(1);
         let secret = token_secret(expires);
         let now = self.cloud.world.present();
-        self.cloud.world.kube(&self.endpoint()).unwrap().create(&secret, now).unwrap();
+        self.cloud.world.kube(&self.recipe.endpoint()).unwrap().create(&secret, now).unwrap();
     }
 
     async fn started() -> (Self, String) {
         let site = Self::new().await;
-        let id = site.create("c-cp-1", site.member_data("c-cp-1", true)).await;
+        let id = site.create("c-cp-1", site.recipe.member_data("c-cp-1", true)).await;
         site.pass(60).await;
         assert_eq!(site.stage(&id), Stage::Joined);
         site.make_token();
@@ -187,7 +203,7 @@ impl Site {
     }
 
     fn node(&self, name: &str) -> Option<Value> {
-        self.cloud.world.kube(&self.endpoint())?.object("nodes", "", name)
+        self.cloud.world.kube(&self.recipe.endpoint())?.object("nodes", "", name)
     }
 }
 
@@ -211,11 +227,14 @@ fn is_ready(node: &Value) -> bool {
 async fn the_first_member_fetches_its_keys_from_its_own_address_and_starts_the_api() {
     let site = Site::new().await;
     site.not_yet.store(2, Ordering::Relaxed);
-    let id = site.create("c-cp-1", site.member_data("c-cp-1", true)).await;
+    let id = site.create("c-cp-1", site.recipe.member_data("c-cp-1", true)).await;
     site.pass(36).await;
-    assert!(site.cloud.world.kube_router(&site.endpoint()).is_none(), "not before it joined");
+    assert!(
+        site.cloud.world.kube_router(&site.recipe.endpoint()).is_none(),
+        "not before it joined"
+    );
     site.pass(40).await;
-    assert!(site.cloud.world.kube_router(&site.endpoint()).is_some());
+    assert!(site.cloud.world.kube_router(&site.recipe.endpoint()).is_some());
     let fetches = site.fetches.lock().unwrap().clone();
     assert_eq!(fetches.len(), 3);
     let server = site.cloud.server(&id).await;
@@ -230,7 +249,7 @@ async fn the_first_member_fetches_its_keys_from_its_own_address_and_starts_the_a
 #[tokio::test]
 async fn a_worker_joins_with_labels_taints_and_provider_id() {
     let (site, _) = Site::started().await;
-    let id = site.create("c-w-1", site.worker_data("c-w-1", site.ca_hash())).await;
+    let id = site.create("c-w-1", site.recipe.worker_data("c-w-1", site.recipe.ca_hash())).await;
     site.pass(60).await;
     let node = site.node("c-w-1").unwrap();
     assert_eq!(node["spec"]["providerID"], json!(format!("openstack:///{id}")));
@@ -243,7 +262,7 @@ async fn a_worker_joins_with_labels_taints_and_provider_id() {
 #[tokio::test]
 async fn a_worker_with_a_wrong_hash_or_token_stays_outside() {
     let (site, _) = Site::started().await;
-    let wrong = site.create("c-w-1", site.worker_data("c-w-1", "sha256:00".into())).await;
+    let wrong = site.create("c-w-1", site.recipe.worker_data("c-w-1", "sha256:00".into())).await;
     site.pass(120).await;
     assert!(site.node("c-w-1").is_none());
     let console = site.console(&wrong).await;
@@ -255,7 +274,7 @@ async fn a_worker_with_a_wrong_hash_or_token_stays_outside() {
 #[tokio::test]
 async fn a_deleted_worker_falls_silent() {
     let (site, _) = Site::started().await;
-    let id = site.create("c-w-1", site.worker_data("c-w-1", site.ca_hash())).await;
+    let id = site.create("c-w-1", site.recipe.worker_data("c-w-1", site.recipe.ca_hash())).await;
     site.pass(60).await;
     site.delete(&id).await;
     site.pass(60).await;
@@ -265,7 +284,7 @@ async fn a_deleted_worker_falls_silent() {
 #[tokio::test]
 async fn a_stopped_worker_comes_back() {
     let (site, _) = Site::started().await;
-    let id = site.create("c-w-1", site.worker_data("c-w-1", site.ca_hash())).await;
+    let id = site.create("c-w-1", site.recipe.worker_data("c-w-1", site.recipe.ca_hash())).await;
     site.pass(60).await;
     site.act(&id, "os-stop").await;
     site.pass(60).await;
@@ -280,10 +299,10 @@ async fn the_api_answers_while_a_majority_runs() {
     let (site, first) = Site::started().await;
     let mut ids = vec![first];
     for name in ["c-cp-2", "c-cp-3"] {
-        ids.push(site.create(name, site.member_data(name, false)).await);
+        ids.push(site.create(name, site.recipe.member_data(name, false)).await);
         site.pass(60).await;
     }
-    let up = || site.cloud.world.kube_router(&site.endpoint()).is_some();
+    let up = || site.cloud.world.kube_router(&site.recipe.endpoint()).is_some();
     site.act(&ids[0], "os-stop").await;
     assert!(up(), "two of three");
     site.act(&ids[1], "os-stop").await;
@@ -303,7 +322,7 @@ async fn guests_fail_as_ordered() {
     for trouble in [Trouble::NeverBoots, Trouble::NeverJoins] {
         site.cloud.mishap(Mishap::next(trouble, 1));
         let name = format!("c-w-{trouble:?}").to_lowercase();
-        let id = site.create(&name, site.worker_data(&name, site.ca_hash())).await;
+        let id = site.create(&name, site.recipe.worker_data(&name, site.recipe.ca_hash())).await;
         site.pass(90).await;
         assert_eq!(site.stage(&id), Stage::Failed);
         assert!(site.node(&name).is_none());
@@ -313,14 +332,14 @@ async fn guests_fail_as_ordered() {
 #[tokio::test]
 async fn a_stored_world_goes_on_where_it_stopped() {
     let (site, _) = Site::started().await;
-    let id = site.create("c-w-1", site.worker_data("c-w-1", site.ca_hash())).await;
+    let id = site.create("c-w-1", site.recipe.worker_data("c-w-1", site.recipe.ca_hash())).await;
     site.pass(20).await;
     let snapshot = site.cloud.world.snapshot().unwrap();
     let clock = site.cloud.clock.clone();
     let world = World::restore(&snapshot, clock.clone()).unwrap();
     clock.advance(SignedDuration::from_secs(60));
     world.tick().await;
-    let node = world.kube(&site.endpoint()).unwrap().object("nodes", "", "c-w-1").unwrap();
+    let node = world.kube(&site.recipe.endpoint()).unwrap().object("nodes", "", "c-w-1").unwrap();
     assert_eq!(node["spec"]["providerID"], json!(format!("openstack:///{id}")));
     let again: Value = serde_json::from_slice(&world.snapshot().unwrap()).unwrap();
     assert!(again["clouds"]["east"].is_object());

@@ -37,30 +37,45 @@ fn find<'a>(cx: &'a Cx, user: &User, id: &str) -> Result<&'a Port, Refusal> {
         .ok_or_else(|| rows::not_found("port", id))
 }
 
+/// Options of a list that are dealt with before any row is rendered.
+const EARLY: [&str; 8] =
+    ["device_id", "name", "description", "network_id", "tags", "limit", "marker", "fields"];
+
 fn list(cx: &Cx, user: &User) -> Result<Reply, Refusal> {
     let query = &cx.asked.query;
-    let exact = |name: &str, is: &str| {
-        let wanted = query.all(name);
-        wanted.is_empty() || wanted.contains(&is)
-    };
-    // The rows are thinned out by what is asked for most before any is rendered.
+    let limit = query.get("limit").and_then(|text| text.parse::<usize>().ok());
+    let marker = query.get("marker").and_then(id_of);
+    let is_early = query.iter().all(|(name, _)| EARLY.contains(&name));
     let visible = cx.cloud.network.ports.values().filter(|port| {
         (port.project_id == user.project_id || user.is_admin)
-            && exact("device_id", &port.device_id)
-            && exact("name", &port.name)
+            && fits_early(cx, port)
             && fixed_ips_fit(&query.all("fixed_ips"), port)
     });
-    let limit = query.get("limit").and_then(|text| text.parse::<usize>().ok());
-    let plain = query.iter().all(|(name, _)| matches!(name, "limit" | "marker" | "fields"));
-    let rows = match (limit, query.get("marker").and_then(id_of)) {
-        // A plain page renders only itself; the marker's row stays in so that it is found.
-        (Some(limit), marker) if plain && limit > 0 => {
+    let rows = match limit {
+        // A page renders only itself; the marker's row stays in so that it is found.
+        Some(limit) if is_early && limit > 0 => {
             let after = visible.filter(|port| marker.is_none_or(|marker| port.id >= marker));
             after.take(limit + 1).map(view).collect()
         }
         _ => visible.map(view).collect(),
     };
     rows::list(cx, "ports", rows)
+}
+
+/// What is asked for most, looked at before rows are rendered: fleets have many ports.
+fn fits_early(cx: &Cx, port: &Port) -> bool {
+    let query = &cx.asked.query;
+    let exact = |name: &str, is: &str| {
+        let wanted = query.all(name);
+        wanted.is_empty() || wanted.contains(&is)
+    };
+    let tags = query.all("tags");
+    let mut tags = tags.iter().flat_map(|text| text.split(','));
+    exact("device_id", &port.device_id)
+        && exact("name", &port.name)
+        && exact("description", &port.description)
+        && exact("network_id", &port.network_id.to_string())
+        && tags.all(|tag| port.tags.iter().any(|has| has == tag))
 }
 
 /// `fixed_ips=ip_address=10.0.0.3` and `fixed_ips=subnet_id=...`.
