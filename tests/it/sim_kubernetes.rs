@@ -1,6 +1,8 @@
 //! The simulated tenant cluster, through its HTTP face and through a real client.
 
+mod adapter;
 mod bed;
+mod tls;
 
 use std::time::Duration;
 

@@ -60,7 +60,8 @@ async fn serve(Shared(face): Shared<Face>, request: Request) -> Response {
     let mut response = match outcome {
         Ok(Reply::Json(value)) => json_response(200, &value),
         Ok(Reply::Text(text)) => text.into_response(),
-        Ok(Reply::Answer(answer)) => answer_response(answer, is_table),
+        Ok(Reply::Answer(answer)) if is_table => table_response(answer, &face.clock),
+        Ok(Reply::Answer(answer)) => answer_response(answer),
         Err(refusal) => refusal_response(&refusal),
     };
     if let Ok(id) = HeaderValue::from_str(&audit) {
@@ -157,6 +158,9 @@ fn fixed_reply(face: &Face, segments: &[&str], caller: Option<&Caller>) -> Optio
                 ["api", "v1"] => discovery::resources(""),
                 ["apis", group] => discovery::group(group),
                 ["apis", group, "v1"] => discovery::resources(group),
+                ["openapi", "v3"] => Ok(discovery::openapi_index()),
+                ["openapi", "v3", "api", "v1"] => Ok(discovery::openapi("")),
+                ["openapi", "v3", "apis", group, "v1"] => Ok(discovery::openapi(group)),
                 ["apis", _, _] => Err(Refusal::no_such_path()),
                 _ => return None,
             };
@@ -268,15 +272,23 @@ fn verb_of(method: &Method, target: &Target, is_watch: bool) -> Outcome<Verb> {
     }
 }
 
-fn answer_response(answer: Answer, is_table: bool) -> Response {
+fn answer_response(answer: Answer) -> Response {
     match answer {
-        Answer::Object(code, object) if is_table && object["kind"] != "Status" => {
-            json_response(code, &table::of_object(&object))
-        }
         Answer::Object(code, object) => json_response(code, &*object),
-        Answer::List(list) if is_table => json_response(200, &table::of_list(&list)),
         Answer::List(list) => json_response(200, &list),
         Answer::Watch(watch) => watch_response(watch),
+    }
+}
+
+/// The answer as `kubectl get` asks for it.
+fn table_response(answer: Answer, clock: &SharedClock) -> Response {
+    match answer {
+        Answer::Object(code, object) if object["kind"] != "Status" => {
+            json_response(code, &table::of_object(&object, clock.now()))
+        }
+        Answer::List(list) => json_response(200, &table::of_list(&list, clock.now())),
+        Answer::Watch(watch) => watch_response(watch.with_tables(Arc::clone(clock))),
+        Answer::Object(..) => answer_response(answer),
     }
 }
 

@@ -6,6 +6,7 @@
 //! manager no longer applies and that nobody else owns is removed.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
@@ -58,6 +59,14 @@ impl Entry {
         self.manager == writer.manager
             && self.operation == writer.operation
             && self.subresource == writer.subresource
+    }
+
+    fn conflict(&self, resource: &Resource) -> String {
+        let subresource = match self.subresource.as_str() {
+            "" => String::new(),
+            name => format!(" with subresource {name:?}"),
+        };
+        format!("conflict with {:?}{subresource} using {}", self.manager, resource.api_version())
     }
 }
 
@@ -119,8 +128,7 @@ fn resolve_conflicts(
         for path in contested {
             causes.push(json!({
                 "reason": "FieldManagerConflict",
-                "message": format!("conflict with {:?} using {}", entry.manager,
-                    resource.api_version()),
+                "message": entry.conflict(resource),
                 "field": field_name(&path),
             }));
             if force == Force::Yes {
@@ -131,14 +139,30 @@ fn resolve_conflicts(
     if force == Force::Yes || causes.is_empty() {
         return Ok(());
     }
-    let plural = if causes.len() == 1 { "conflict" } else { "conflicts" };
-    let first = causes[0]["message"].as_str().unwrap_or("").to_owned();
-    let field = causes[0]["field"].as_str().unwrap_or("").to_owned();
-    let count = causes.len();
-    let message = format!("Apply failed with {count} {plural}: {first}: {field}");
-    let mut refusal = Refusal::new(409, "Conflict", message);
+    let mut refusal = Refusal::new(409, "Conflict", conflict_message(&causes));
     refusal.details = json!({"causes": causes});
     Err(refusal)
+}
+
+/// The conflicts in the words of a real server: one on a line, several in a list by manager.
+fn conflict_message(causes: &[Value]) -> String {
+    let word = |cause: &Value, pointer: &str| object::text(cause, pointer).to_owned();
+    if let [only] = causes {
+        let (who, field) = (word(only, "/message"), word(only, "/field"));
+        return format!("Apply failed with 1 conflict: {who}: {field}");
+    }
+    let mut message = format!("Apply failed with {} conflicts: ", causes.len());
+    let mut last = String::new();
+    for cause in causes {
+        let who = word(cause, "/message").replacen("conflict", "conflicts", 1);
+        if who != last {
+            let separator = if last.is_empty() { "" } else { "\n" };
+            let _ = write!(message, "{separator}{who}:");
+            last = who;
+        }
+        let _ = write!(message, "\n- {}", word(cause, "/field"));
+    }
+    message
 }
 
 /// Notes who wrote what by any other means than apply: whoever changes a leaf owns it alone.

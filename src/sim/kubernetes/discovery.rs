@@ -95,6 +95,39 @@ fn subresource_row(resource: &Resource, sub: &str) -> Value {
     row
 }
 
+/// `/openapi/v3`: where each group's document is.
+pub(super) fn openapi_index() -> Value {
+    let mut paths = json!({"api/v1": {"serverRelativeURL": "/openapi/v3/api/v1"}});
+    for group in resource::groups() {
+        let url = format!("/openapi/v3/apis/{group}/v1");
+        paths[format!("apis/{group}/v1")] = json!({"serverRelativeURL": url});
+    }
+    json!({"paths": paths})
+}
+
+/// A group's OpenAPI document, as far as `kubectl apply` needs it: that the server validates
+/// fields itself (`fieldValidation`), so that kubectl does not need the schemas.
+pub(super) fn openapi(group: &str) -> Value {
+    let mut paths = json!({});
+    for resource in RESOURCES.iter().filter(|resource| resource.group == group) {
+        let root =
+            if group.is_empty() { "/api/v1".to_owned() } else { format!("/apis/{group}/v1") };
+        let space = if resource.is_namespaced { "/namespaces/{namespace}" } else { "" };
+        let path = format!("{root}{space}/{}/{{name}}", resource.plural);
+        let kind = json!({"group": group, "version": "v1", "kind": resource.kind.name()});
+        paths[path] = json!({"patch": {
+            "x-kubernetes-group-version-kind": kind,
+            "parameters": [
+                {"name": "fieldValidation", "in": "query", "schema": {"type": "string"}},
+                {"name": "dryRun", "in": "query", "schema": {"type": "string"}},
+            ],
+            "responses": {},
+        }});
+    }
+    let info = json!({"title": "Kubernetes", "version": "v1"});
+    json!({"openapi": "3.0.0", "info": info, "paths": paths})
+}
+
 /// `/version`.
 pub(super) fn version(settings: &KubeSettings) -> Value {
     let (major, minor) = settings.minor();

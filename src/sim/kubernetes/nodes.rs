@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::apply::{self, Writer};
 use super::object::{self, Said};
 use super::resource::Kind;
 use super::scheduler;
@@ -93,8 +94,7 @@ pub(super) fn register(state: &mut State, node: NodeRegistration) -> Result<(), 
     let is_new = existing.is_none();
     let machine = Machine { node, is_running: true, since: state.now, is_gone: false };
     if is_new {
-        let object = node_object(state, &machine.node);
-        state.create(Kind::Node, object);
+        create_node(state, &machine.node);
     }
     if machine.node.is_control_plane {
         create_mirror_pods(state, &machine.node);
@@ -127,8 +127,7 @@ pub(super) fn start_machine(state: &mut State, name: &str) {
     machine.since = now;
     let node = machine.node.clone();
     if state.store.get(Kind::Node, "", name).is_none() {
-        let object = node_object(state, &node);
-        state.create(Kind::Node, object);
+        create_node(state, &node);
     }
     state.store.touch();
 }
@@ -145,6 +144,20 @@ fn is_forbidden_label(label: &str) -> bool {
         || prefix == "failure-domain.beta.kubernetes.io"
         || (prefix == "kubernetes.io" && matches!(name, "hostname" | "os" | "arch"));
     is_reserved && !is_open
+}
+
+/// Stores the Node; its labels belong to the kubelet that registered it.
+fn create_node(state: &mut State, node: &NodeRegistration) {
+    let mut object = node_object(state, node);
+    let mut owned = json!({
+        "metadata": {"labels": object["metadata"]["labels"]},
+        "spec": {"providerID": object["spec"]["providerID"]},
+    });
+    let kubelet =
+        Writer { manager: "kubelet", operation: "Update", subresource: "", now: state.now };
+    apply::track(Kind::Node.resource(), None, &mut owned, kubelet);
+    object["metadata"]["managedFields"] = owned["metadata"]["managedFields"].take();
+    state.create(Kind::Node, object);
 }
 
 fn node_object(state: &mut State, node: &NodeRegistration) -> Value {

@@ -22,7 +22,10 @@ impl Refusal {
     }
 
     fn on(mut self, resource: &Resource, name: &str) -> Self {
-        self.details = json!({"name": name, "kind": resource.plural});
+        self.details = json!({"kind": resource.plural});
+        if !name.is_empty() {
+            self.details["name"] = name.into();
+        }
         if !resource.group.is_empty() {
             self.details["group"] = resource.group.into();
         }
@@ -89,7 +92,12 @@ impl Refusal {
     }
 
     pub(super) fn forbidden(resource: &Resource, name: &str, why: &str) -> Self {
-        let message = format!("{} {name:?} is forbidden: {why}", qualified(resource));
+        let what = qualified(resource);
+        let message = if name.is_empty() {
+            format!("{what} is forbidden: {why}")
+        } else {
+            format!("{what} {name:?} is forbidden: {why}")
+        };
         Self::new(403, "Forbidden", message).on(resource, name)
     }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::object;
@@ -10,28 +11,30 @@ use super::rest::List;
 type Column = (&'static str, fn(&Value) -> Value);
 
 /// One object as a table of one row.
-pub(super) fn of_object(object: &Arc<Value>) -> Value {
+pub(super) fn of_object(object: &Arc<Value>, now: Timestamp) -> Value {
     let kind = object::text(object, "/kind").to_owned();
     let revision = object["metadata"]["resourceVersion"].clone();
-    table(&kind, std::slice::from_ref(object), &json!({"resourceVersion": revision}))
+    let metadata = json!({"resourceVersion": revision});
+    table(&kind, std::slice::from_ref(object), (&metadata, now))
 }
 
 /// A collection as a table.
-pub(super) fn of_list(list: &List) -> Value {
-    table(list.resource.kind.name(), &list.items, &list.metadata())
+pub(super) fn of_list(list: &List, now: Timestamp) -> Value {
+    table(list.resource.kind.name(), &list.items, (&list.metadata(), now))
 }
 
-fn table(kind: &str, objects: &[Arc<Value>], metadata: &Value) -> Value {
+fn table(kind: &str, objects: &[Arc<Value>], about: (&Value, Timestamp)) -> Value {
+    let (metadata, now) = about;
     let columns = columns(kind);
     let mut definitions = vec![definition("Name", "name")];
     definitions.extend(columns.iter().map(|(name, _)| definition(name, "")));
-    definitions.push(definition("Created At", "date"));
+    definitions.push(definition("Age", ""));
     let rows: Vec<Value> = objects
         .iter()
         .map(|object| {
             let mut cells = vec![object["metadata"]["name"].clone()];
             cells.extend(columns.iter().map(|(_, cell)| cell(object)));
-            cells.push(object["metadata"]["creationTimestamp"].clone());
+            cells.push(age(object, now));
             let partial = json!({
                 "kind": "PartialObjectMetadata",
                 "apiVersion": "meta.k8s.io/v1",
@@ -50,8 +53,23 @@ fn table(kind: &str, objects: &[Arc<Value>], metadata: &Value) -> Value {
 }
 
 fn definition(name: &str, format: &str) -> Value {
-    let kind = if format == "date" { "date" } else { "string" };
-    json!({"name": name, "type": kind, "format": format, "description": "", "priority": 0})
+    json!({"name": name, "type": "string", "format": format, "description": "", "priority": 0})
+}
+
+/// How long ago the object was made, in the largest units that say enough.
+fn age(object: &Value, now: Timestamp) -> Value {
+    let Some(created) = object::time(object, "/metadata/creationTimestamp") else {
+        return "<unknown>".into();
+    };
+    let seconds = now.as_second() - created.as_second();
+    let words = match seconds {
+        0..120 => format!("{seconds}s"),
+        120..600 => format!("{}m{}s", seconds / 60, seconds % 60),
+        600..10_800 => format!("{}m", seconds / 60),
+        10_800..172_800 => format!("{}h", seconds / 3600),
+        _ => format!("{}d", seconds / 86_400),
+    };
+    words.into()
 }
 
 fn columns(kind: &str) -> &'static [Column] {

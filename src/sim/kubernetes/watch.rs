@@ -14,6 +14,8 @@ use super::resource::Kind;
 use super::rest::{self, Call, Selection};
 use super::state::State;
 use super::store::{Change, ChangeType};
+use super::table;
+use crate::clock::SharedClock;
 
 /// How long a watch lasts when its client does not say: within the 30 to 60 minutes of a real
 /// server's `--min-request-timeout`.
@@ -23,11 +25,15 @@ const LONGEST: Duration = Duration::from_mins(45);
 pub(super) struct Watch {
     kind: Kind,
     selection: Selection,
-    ready: VecDeque<String>,
+    ready: VecDeque<Event>,
     changes: Receiver<Arc<Change>>,
     deadline: Instant,
     is_over: bool,
+    /// Whether objects are sent as tables, and then by which clock their age is told.
+    tables: Option<SharedClock>,
 }
+
+type Event = (&'static str, Arc<Value>);
 
 impl std::fmt::Debug for Watch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -44,7 +50,7 @@ pub(super) fn begin(state: &mut State, call: &Call) -> Outcome<Watch> {
     let mut ready = VecDeque::new();
     let revision = if from_now {
         for object in rest::selected(state, call)? {
-            ready.push_back(line("ADDED", &object));
+            ready.push_back(("ADDED", object));
         }
         state.store.revision()
     } else {
@@ -52,7 +58,7 @@ pub(super) fn begin(state: &mut State, call: &Call) -> Outcome<Watch> {
         asked.parse().map_err(|_| Refusal::bad_request(message))?
     };
     if wants_initial {
-        ready.push_back(bookmark(call, revision));
+        ready.push_back(("BOOKMARK", Arc::new(bookmark(call, revision))));
     }
     let Some((missed, changes)) = state.store.follow(revision) else {
         return Err(Refusal::expired(revision, state.store.oldest()));
@@ -60,7 +66,8 @@ pub(super) fn begin(state: &mut State, call: &Call) -> Outcome<Watch> {
     let seconds = call.query("timeoutSeconds").parse().map_or(LONGEST, Duration::from_secs);
     let deadline = Instant::now() + seconds.min(LONGEST);
     let kind = call.resource.kind;
-    let mut watch = Watch { kind, selection, ready, changes, deadline, is_over: false };
+    let mut watch =
+        Watch { kind, selection, ready, changes, deadline, is_over: false, tables: None };
     for change in missed {
         watch.take(&change);
     }
@@ -71,8 +78,8 @@ impl Watch {
     /// The next line of the answer; `None` ends it.
     pub(super) async fn next(&mut self) -> Option<String> {
         loop {
-            if let Some(line) = self.ready.pop_front() {
-                return Some(line);
+            if let Some(event) = self.ready.pop_front() {
+                return Some(self.line(&event));
             }
             if self.is_over {
                 return None;
@@ -81,7 +88,7 @@ impl Watch {
                 Ok(Ok(change)) => self.take(&change),
                 Ok(Err(RecvError::Lagged(_))) => {
                     let status = Refusal::expired(0, 0).to_status();
-                    self.ready.push_back(line("ERROR", &status));
+                    self.ready.push_back(("ERROR", Arc::new(status)));
                     self.is_over = true;
                 }
                 Ok(Err(RecvError::Closed)) | Err(_) => self.is_over = true,
@@ -102,19 +109,32 @@ impl Watch {
             (ChangeType::Modified, true, true) => "MODIFIED",
             _ => return,
         };
-        self.ready.push_back(line(word, &change.object));
+        self.ready.push_back((word, Arc::clone(&change.object)));
+    }
+
+    /// Sends objects as tables, as `kubectl get --watch` asks for.
+    pub(super) fn with_tables(mut self, clock: SharedClock) -> Self {
+        self.tables = Some(clock);
+        self
+    }
+
+    fn line(&self, event: &Event) -> String {
+        let (word, object) = event;
+        let mut line = match &self.tables {
+            Some(clock) if *word != "ERROR" && *word != "BOOKMARK" => {
+                let table = table::of_object(object, clock.now());
+                json!({"type": word, "object": table}).to_string()
+            }
+            _ => json!({"type": word, "object": **object}).to_string(),
+        };
+        line.push('\n');
+        line
     }
 }
 
-fn line(word: &str, object: &Value) -> String {
-    let mut line = json!({"type": word, "object": object}).to_string();
-    line.push('\n');
-    line
-}
-
 /// Tells a client of `sendInitialEvents` that it has seen everything.
-fn bookmark(call: &Call, revision: u64) -> String {
-    let object = json!({
+fn bookmark(call: &Call, revision: u64) -> Value {
+    json!({
         "kind": call.resource.kind.name(),
         "apiVersion": call.resource.api_version(),
         "metadata": {
@@ -122,6 +142,5 @@ fn bookmark(call: &Call, revision: u64) -> String {
             "creationTimestamp": null,
             "annotations": {"k8s.io/initial-events-end": "true"},
         },
-    });
-    line("BOOKMARK", &object)
+    })
 }

@@ -197,6 +197,14 @@ fn apply_patch(
     }
     body["metadata"]["name"] = call.name.as_str().into();
     if before.is_none() {
+        let uid = object::uid(&body);
+        if !uid.is_empty() {
+            let why = format!(
+                "uid mismatch: the provided object specified uid {uid}, and no existing object \
+                 was found"
+            );
+            return Err(Refusal::conflict(call.resource, &call.name, &why));
+        }
         choose_place(state, call, &mut body)?;
     }
     let force = if call.query("force") == "true" { Force::Yes } else { Force::No };
