@@ -28,6 +28,7 @@ pub mod bootstrap;
 pub mod clock;
 pub mod dev;
 pub mod domain;
+pub mod http;
 pub mod kubernetes;
 pub mod openstack;
 pub mod plan;

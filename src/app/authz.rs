@@ -110,6 +110,12 @@ pub async fn authenticate(app: &App, secret: &str) -> Result<Caller, Error> {
     Ok(Caller { token_id: token.id, name: token.name, role, project: token.project })
 }
 
+/// Whether the caller's token is still good. For streams, which outlive their first check.
+pub async fn is_still_good(app: &App, caller: &Caller) -> Result<bool, Error> {
+    let token = tokens::find(app.store.pool(), caller.token_id).await?;
+    Ok(token.is_some_and(|token| token.is_valid(app.now())))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

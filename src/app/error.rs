@@ -70,6 +70,11 @@ impl Error {
         Self::Conflict { detail: detail.into(), legal: Vec::new() }
     }
 
+    /// Whether the same request may succeed later without any change.
+    pub fn is_temporary(&self) -> bool {
+        matches!(self, Self::Store(error) if error.is_temporary())
+    }
+
     /// Our bug.
     pub fn internal(
         doing: &'static str,

@@ -5,6 +5,8 @@ use super::{App, Error};
 use crate::domain::ids::ClusterId;
 use crate::store::events::{self, Event, EventFilter, Position};
 
+pub use crate::store::events::{Event as EventView, Position as Place};
+
 /// Events that are read in one go.
 const BATCH: u32 = 200;
 

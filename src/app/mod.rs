@@ -25,6 +25,8 @@ use crate::clock::{SharedClock, SharedIds};
 use crate::store::Store;
 use crate::store::seal::KeyRing;
 
+pub use crate::store::idempotency::KeyedRequest;
+pub use crate::store::page::{MAX_LIMIT, Page, PageRequest};
 pub use act::Ask;
 pub use error::Error;
 
@@ -42,6 +44,11 @@ pub struct App {
 }
 
 impl App {
+    /// Whether the database answers.
+    pub async fn ping(&self) -> Result<(), Error> {
+        Ok(self.store.ping().await?)
+    }
+
     /// The present moment.
     pub fn now(&self) -> Timestamp {
         self.clock.now()

@@ -12,6 +12,8 @@ use crate::domain::offering::OfferingSpec;
 use crate::store::offerings::{self, NAME_TAKEN, OfferingRow};
 use crate::store::page::{Page, PageRequest};
 
+pub use crate::store::offerings::OfferingRow as OfferingView;
+
 /// Adds an offering; without a name it gets that of its Kubernetes version.
 pub async fn create(
     app: &App,

@@ -10,6 +10,8 @@ use crate::domain::name::{NAME_MAX, check_name};
 use crate::store::page::{Page, PageRequest};
 use crate::store::projects::{self, NAME_KEY, Project};
 
+pub use crate::store::projects::Project as ProjectView;
+
 /// Makes a project.
 pub async fn create(app: &App, ask: &Ask, name: &str) -> Result<Project, Error> {
     ask.caller.may(Action::ManageProjects)?;

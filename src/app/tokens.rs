@@ -16,6 +16,8 @@ use crate::domain::name::{NAME_MAX, check_name};
 use crate::store::page::{Page, PageRequest};
 use crate::store::tokens::{self, Token, TokenFilter, TokenHash};
 
+pub use crate::store::tokens::Token as TokenView;
+
 /// Begins every token, so that secret scanners know one when they see it.
 const PREFIX: &str = "zcp_";
 /// Shortest and longest life of a token that ends by itself.

@@ -8,6 +8,11 @@ use super::{App, Ask, Error};
 use crate::store::page::{Page, PageRequest};
 use crate::store::work::{self, ResourceId, WorkFilter, WorkItem, WorkKind};
 
+pub use crate::store::work::{
+    ResourceId as Resource, WorkFilter as Filter, WorkItem as Item, WorkKind as Kind,
+    WorkState as State,
+};
+
 /// What an operator does to an item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Push {

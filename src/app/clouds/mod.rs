@@ -19,6 +19,8 @@ use crate::store::seal::{Place, Sealed};
 use crate::store::work::{self, WorkKind};
 use crate::store::{Change, Tx};
 
+pub use crate::store::clouds::CloudRow as CloudView;
+
 /// What an operator registers.
 #[derive(Debug, Clone)]
 pub struct NewCloud {

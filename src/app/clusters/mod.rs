@@ -27,6 +27,7 @@ use crate::store::projects as project_rows;
 use crate::store::work::WorkKind;
 use crate::store::{Change, Tx};
 
+pub use crate::store::clusters::ClusterFilter as Filter;
 pub use create::{NewCluster, create};
 pub use kubeconfig::{KubeconfigView, kubeconfig};
 pub use pools::{PoolChange, change_pool};

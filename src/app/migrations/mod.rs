@@ -17,10 +17,12 @@ use crate::domain::migration::{VERBS, Verb};
 use crate::store::clusters::nodes::{self, NodeRow};
 use crate::store::clusters::{self, ClusterRow, pools};
 use crate::store::events::{self, Event, EventFilter};
-use crate::store::migrations::{self, MigrationFilter, MigrationRow};
+use crate::store::migrations::{self, MigrationFilter};
 use crate::store::page::{Page, PageRequest};
 use crate::store::{Tx, clouds, projects};
 
+pub use crate::store::clusters::nodes::NodeRow as MemberView;
+pub use crate::store::migrations::MigrationRow;
 pub use create::create;
 pub use verbs::{Steer, steer};
 
