@@ -226,6 +226,8 @@ pub struct Kubelet {
     pub is_ready: bool,
     /// `spec.unschedulable`.
     pub is_cordoned: bool,
+    /// Our mark beside the cordon, if it is ours: who of us set it.
+    pub cordon_mark: Option<String>,
     /// The providerID is that of our server.
     pub is_ours: bool,
     /// Labels and taints of the pool are on it.

@@ -130,6 +130,8 @@ pub enum Step {
     EnsureToken(NodeId),
     /// Puts the pool's labels and taints on the Node object.
     ApplyLabels(NodeId),
+    /// Takes back a cordon of ours that nobody of us wants: a frozen replica's call landed late.
+    LiftCordon(NodeId),
     /// Removes the bootstrap token of a node that has joined or goes.
     RevokeToken(NodeId),
     /// Cordons the node and evicts its pods, one pass.
@@ -505,6 +507,10 @@ impl Planner<'_> {
         if node.object == Outside::Present && node.kubelet.is_ours && !node.kubelet.is_labelled {
             let why = format!("{} lacks its pool's labels or taints", node.name);
             self.plan.step(Step::ApplyLabels(node.id), why);
+        }
+        if node.drain == Drain::Idle && node.kubelet.cordon_mark.is_some() {
+            let why = format!("{} bears a cordon of ours that nobody wants", node.name);
+            self.plan.step(Step::LiftCordon(node.id), why);
         }
         if node.token.may_exist() && node.object == Outside::Present && node.kubelet.is_ready {
             let why = format!("{} has joined", node.name);

@@ -80,6 +80,7 @@ fn seen(
         is_ready: view.readiness == Readiness::Ready
             && !view.has_taint("node.cloudprovider.kubernetes.io/uninitialized"),
         is_cordoned: view.is_unschedulable,
+        cordon_mark: view.cordoned_by.clone().filter(|_| view.is_unschedulable),
         is_ours: view.name == row.node.name
             && view.kubelet_version.trim_start_matches('v') == version,
         is_labelled: labels::are_on(view, row, pool),

@@ -43,6 +43,8 @@ pub enum Change {
     Drain(Drain, Vec<Blocker>),
     /// The cordon is set; whether it was there before us.
     Cordoned(bool),
+    /// A cordon of ours that nobody wanted was taken back.
+    CordonLifted,
     /// Nothing is left of the node.
     Close,
 }
@@ -119,6 +121,13 @@ pub async fn write(
         .bind(id)
         .bind(was_cordoned)
         .bind(now),
+        Change::CordonLifted => sqlx::query(
+            "UPDATE nodes
+             SET kubelet = kubelet || '{\"is_cordoned\": false, \"cordon_mark\": null}',
+                 object_order = nextval('outside_order')
+             WHERE id = $1",
+        )
+        .bind(id),
         Change::Close => {
             sqlx::query("UPDATE nodes SET closed_at = $2 WHERE id = $1").bind(id).bind(now)
         }
@@ -197,7 +206,8 @@ pub async fn uncordoned(tx: &mut Tx, id: NodeId) -> Result<(), StoreError> {
              drain_started_at = NULL,
              drained_at = NULL,
              blockers = '[]',
-             kubelet = jsonb_set(kubelet, '{is_cordoned}', to_jsonb(was_cordoned)),
+             kubelet = jsonb_set(kubelet, '{is_cordoned}', to_jsonb(was_cordoned))
+                 || '{\"cordon_mark\": null}',
              was_cordoned = false,
              object_order = nextval('outside_order')
          WHERE id = $1",

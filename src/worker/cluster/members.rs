@@ -6,7 +6,7 @@ use super::load::Loaded;
 use super::{ClusterWorker, Done};
 use crate::domain::node::Outside;
 use crate::domain::node_view::NodeRef;
-use crate::domain::outside::OutsideKind;
+use crate::domain::outside::{OutsideKind, absent_is_done};
 use crate::kubernetes::tokens::Health;
 use crate::store::cluster_progress::{self, Change as ClusterChange};
 use crate::store::events::EventType;
@@ -99,6 +99,23 @@ impl ClusterWorker {
             .call(lease, "revoke token", client.delete_bootstrap_token(token.id()))
             .await??;
         self.write(lease, &row.node, Change::Token(Outside::Gone)).await?;
+        Ok(Done::Progress)
+    }
+
+    pub(super) async fn lift_cordon(
+        &self,
+        lease: &Lease,
+        loaded: &Loaded,
+        row: &NodeRow,
+    ) -> Result<Done, WorkError> {
+        let (Some(uid), Some(mark)) = (&row.object_uid, &row.node.kubelet.cordon_mark) else {
+            return Ok(Done::Wait(Duration::from_secs(5)));
+        };
+        let client = self.context.cluster_client(&loaded.cluster).await?;
+        let node = NodeRef { name: row.node.name.clone(), uid: uid.clone() };
+        let lift = client.uncordon(&node, mark);
+        absent_is_done(self.context.call(lease, "lift cordon", lift).await?.map(|_| ()))?;
+        self.write(lease, &row.node, Change::CordonLifted).await?;
         Ok(Done::Progress)
     }
 

@@ -65,7 +65,7 @@ impl ClusterWorker {
     }
 
     /// Every step that calls outside, by the name at which tests kill it.
-    pub const STEPS: [&'static str; 19] = [
+    pub const STEPS: [&'static str; 21] = [
         "list ports",
         "create port",
         "tag port",
@@ -84,7 +84,9 @@ impl ClusterWorker {
         "delete node",
         "delete server group",
         "cordon node",
+        "list pods",
         "evict pods",
+        "lift cordon",
     ];
 
     async fn act(
@@ -146,6 +148,7 @@ impl ClusterWorker {
             Step::ApplyBase => self.apply_base(lease, loaded).await,
             Step::EnsureToken(node) => self.ensure_token(lease, loaded, loaded.node(*node)?).await,
             Step::ApplyLabels(node) => self.apply_labels(lease, loaded, loaded.node(*node)?).await,
+            Step::LiftCordon(node) => self.lift_cordon(lease, loaded, loaded.node(*node)?).await,
             Step::RevokeToken(node) => self.revoke_token(lease, loaded, loaded.node(*node)?).await,
             Step::DrainNode(node) => self.drain_node(lease, loaded, loaded.node(*node)?).await,
             Step::DeleteServer(node) => {
