@@ -4,6 +4,7 @@ mod contract;
 mod driver;
 mod kubernetes_adapter;
 mod kubernetes_network;
+mod lifecycle;
 mod openstack_faults;
 mod postgres;
 mod sim_guests;

@@ -2,6 +2,7 @@
 
 mod db;
 mod wait;
+pub mod world;
 
 pub use db::TestDb;
 pub use wait::wait_for;
