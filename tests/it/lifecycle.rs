@@ -83,10 +83,12 @@ async fn rollback_from_wave_two_needs_no_new_server() {
     world.steer(migration, Verb::Rollback).await;
     world.until(&driver, migration, Phase::RolledBack).await;
     world
-        .settle(&driver, "the target is empty", async |world| {
-            world.sim.truth().servers.iter().all(|server| server.cloud == "east")
+        .settle(&driver, "nothing is left of the new nodes", async |world| {
+            world.is_ready(cluster).await
         })
         .await;
+    let left = world.sim.truth().servers;
+    assert!(left.iter().all(|server| server.cloud == "east"), "the target is empty");
     let after = world.sim.truth();
     assert_eq!(after.servers.len() + after.deleted_servers.len(), made, "no server was made");
     assert_eq!(world.cordons(cluster), 0, "every cordon was given back");

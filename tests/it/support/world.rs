@@ -18,16 +18,17 @@ use zcp::app::migrations::Steer;
 use zcp::app::{App, Ask};
 use zcp::bootstrap::pki::Authority;
 use zcp::clock::{Ids, SharedClock, SharedIds};
+use zcp::domain::access::Role;
 use zcp::domain::cloud::{CloudDefaults, CloudLimits, CloudSpec, Interface};
 use zcp::domain::cluster::{ClusterNetwork, ClusterPhase, ClusterSpec, ControlPlaneSpec, PoolSpec};
 use zcp::domain::credential::Credential;
-use zcp::domain::ids::{ClusterId, InstallId, MigrationId};
+use zcp::domain::ids::{ClusterId, InstallId, MigrationId, TokenId};
 use zcp::domain::migration::{MigrationSpec, Phase, Verb};
 use zcp::domain::offering::OfferingSpec;
 use zcp::kubernetes::Connector;
 use zcp::openstack::{Limits, Transport};
 use zcp::sim::kubernetes::{KubeCluster, KubeSettings};
-use zcp::sim::{NodeFacing, Timing, World, WorldSettings};
+use zcp::sim::{Fetched, NodeFacing, Timing, World, WorldSettings};
 use zcp::store::seal::KeyRing;
 use zcp::worker::clients::{CloudClients, MakeTransport};
 use zcp::worker::context::{Context, Installation, Settings};
@@ -125,10 +126,8 @@ impl TestWorld {
         let db = TestDb::new().await;
         let mut sim_settings = WorldSettings::with_timing(timing());
         sim_settings.seed = options.seed;
-        sim_settings.kubernetes = KubeSettings {
-            pod_ready_delay: SignedDuration::from_secs(2),
-            ..sim_settings.kubernetes
-        };
+        sim_settings.kubernetes =
+            KubeSettings { pod_ready_delay: Duration::from_secs(2), ..sim_settings.kubernetes };
         (options.tune)(&mut sim_settings);
         let clock: SharedClock = db.clock.clone();
         let sim = World::new(sim_settings, clock.clone());
@@ -136,9 +135,9 @@ impl TestWorld {
         let keys = KeyRing::parse(&KeyRing::generate("test", ids.as_ref())).expect("a key ring");
         let app = App { store: db.store.clone(), clock, ids: ids.clone(), keys: Arc::new(keys) };
         let node_ca = Authority::generate("zcp", db.now()).expect("an authority");
-        sim.set_node_facing(NodeFacing::in_process(zcp::http::node_router(app.clone())));
+        sim.set_node_facing(node_facing(app.clone()));
         let world = Self {
-            ask: Ask::from(Caller::operator("test")),
+            ask: Ask::from(operator(ids.as_ref())),
             install: InstallId(ids.uuid()),
             node_ca: node_ca.cert_pem().to_owned(),
             settings: settings(options.parallel_steps),
@@ -157,7 +156,11 @@ impl TestWorld {
         for (name, flavor, zone) in
             [("east", "k8s.2c4g", "nova"), ("west", "m1.k8s-2c4g", "west-a")]
         {
-            let new = NewCloud { name: name.to_owned(), spec: spec(name, flavor, zone), credential: login() };
+            let new = NewCloud {
+                name: name.to_owned(),
+                spec: spec(name, flavor, zone),
+                credential: login(),
+            };
             zcp::app::clouds::create(&self.app, &self.ask, &new).await.expect("a cloud");
         }
         let offering = OfferingSpec {
@@ -167,7 +170,9 @@ impl TestWorld {
             cni_manifest: CNI.to_owned(),
             node_daemons: vec!["kube-system/zcp-cni".to_owned()],
         };
-        zcp::app::offerings::create(&self.app, &self.ask, (None, offering)).await.expect("offering");
+        zcp::app::offerings::create(&self.app, &self.ask, (None, offering))
+            .await
+            .expect("offering");
         let driver = self.replica(CrashPoints::none());
         self.settle(&driver, "clouds are ready", async |world| {
             let row = sqlx::query("SELECT count(*) FROM clouds WHERE phase = 'ready'");
@@ -214,7 +219,10 @@ impl TestWorld {
             store: self.db.store.clone(),
             clock,
             ids,
-            settings: DriverSettings { lease: Duration::from_hours(1), ..DriverSettings::default() },
+            settings: DriverSettings {
+                lease: Duration::from_hours(1),
+                ..DriverSettings::default()
+            },
         };
         let kind = || KindSettings::new(Duration::from_mins(10), 4);
         zcp::worker::build(&context, parts, Kinds(std::array::from_fn(|_| kind())))
@@ -323,7 +331,11 @@ impl TestWorld {
             project: Some("shop".to_owned()),
             offering: "1.36.2".to_owned(),
             spec: ClusterSpec {
-                control_plane: ControlPlaneSpec { cloud: "east".into(), count: members, flavor: None },
+                control_plane: ControlPlaneSpec {
+                    cloud: "east".into(),
+                    count: members,
+                    flavor: None,
+                },
                 pools: vec![PoolSpec {
                     name: "web".into(),
                     cloud: "east".into(),
@@ -375,7 +387,7 @@ impl TestWorld {
     pub async fn migrate(&self, cluster: ClusterId, spec: Value) -> MigrationId {
         let spec: MigrationSpec = serde_json::from_value(spec).expect("a migration");
         let view = zcp::app::migrations::create(&self.app, &self.ask, cluster, &spec).await;
-        view.expect("a migration").migration.id
+        view.expect("a migration").row.id
     }
 
     /// Asks something of a migration.
@@ -401,7 +413,8 @@ impl TestWorld {
     /// Deletes a cluster and waits until the clouds hold nothing of it, sweeps included.
     pub async fn delete(&self, driver: &Driver, id: ClusterId) {
         zcp::app::clusters::delete(&self.app, &self.ask, id, None).await.expect("deletable");
-        self.settle(driver, "the cluster is deleted", async |world| world.is_deleted(id).await).await;
+        self.settle(driver, "the cluster is deleted", async |world| world.is_deleted(id).await)
+            .await;
     }
 
     /// Lets sweeps pass until the clouds hold nothing that nobody owns.
@@ -425,7 +438,10 @@ impl TestWorld {
         for row in work.fetch_all(pool).await.unwrap_or_default() {
             let (kind, due, why): (String, String, String) =
                 (row.get("kind"), row.get("due"), row.get("why"));
-            text += &format!("work {kind} due {due} attempts {} {why}\n", row.get::<i32, _>("attempts"));
+            text += &format!(
+                "work {kind} due {due} attempts {} {why}\n",
+                row.get::<i32, _>("attempts")
+            );
         }
         let waiting = sqlx::query(
             "SELECT 'cluster' AS what, phase, waiting::text AS waiting FROM clusters
@@ -442,10 +458,12 @@ impl TestWorld {
              FROM nodes WHERE closed_at IS NULL ORDER BY name",
         );
         for row in nodes.fetch_all(pool).await.unwrap_or_default() {
-            let words: Vec<String> =
-                ["name", "desired", "port", "server", "status", "token", "object", "drain", "trouble", "kubelet"]
-                    .map(|column| row.get::<String, _>(column))
-                    .into();
+            let words: Vec<String> = [
+                "name", "desired", "port", "server", "status", "token", "object", "drain",
+                "trouble", "kubelet",
+            ]
+            .map(|column| row.get::<String, _>(column))
+            .into();
             text += &format!("node {}\n", words.join(" "));
         }
         let truth = self.sim.truth();
@@ -457,6 +475,37 @@ impl TestWorld {
         }
         text
     }
+}
+
+/// Who asks in tests.
+fn operator(ids: &dyn Ids) -> Caller {
+    Caller {
+        token_id: TokenId(ids.uuid()),
+        name: "test".to_owned(),
+        role: Role::Operator,
+        project: None,
+    }
+}
+
+/// The node listener without its HTTP: what it answers is `app::bundle`'s.
+fn node_facing(app: App) -> NodeFacing {
+    NodeFacing::new(move |fetch| {
+        let app = app.clone();
+        Box::pin(async move {
+            let server_id = fetch.server_id.to_string();
+            let request = zcp::app::bundle::Request {
+                token: &fetch.token,
+                server_id: &server_id,
+                peer: fetch.from,
+            };
+            let (status, body) = match zcp::app::bundle::fetch(&app, request).await {
+                Ok(bundle) => (200, serde_json::to_string(&bundle).unwrap_or_default()),
+                Err(zcp::app::Error::TooEarly(why)) => (425, why.to_owned()),
+                Err(error) => (403, error.to_string()),
+            };
+            Fetched::Answer { status, body }
+        })
+    })
 }
 
 fn spec(name: &str, flavor: &str, zone: &str) -> CloudSpec {
