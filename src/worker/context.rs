@@ -127,6 +127,7 @@ impl Context {
         step: &'static str,
         call: impl Future<Output = Result<T, OutsideError>>,
     ) -> Result<Result<T, OutsideError>, WorkError> {
+        debug_assert!(super::STEPS.contains(&step), "{step} is not in worker::STEPS");
         work::check(&self.store, lease).await?;
         self.crash.at(step, Point::BeforeCall).await?;
         let answer = call.await;

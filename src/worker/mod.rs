@@ -85,6 +85,39 @@ impl fmt::Display for ParkReason {
     }
 }
 
+/// Every step that calls outside, by the name at which tests kill it. The crash matrix fails when
+/// one of them is never taken, and `Context::call` refuses a name that is not here.
+pub const STEPS: [&str; 28] = [
+    "check cloud",
+    "read inventory",
+    "list servers",
+    "list nodes",
+    "list ports",
+    "create port",
+    "tag port",
+    "find server group",
+    "create server group",
+    "find server",
+    "create server",
+    "check api",
+    "apply base",
+    "ensure token",
+    "apply labels",
+    "revoke token",
+    "cordon node",
+    "list pods",
+    "evict pods",
+    "uncordon node",
+    "lift cordon",
+    "delete server",
+    "confirm server",
+    "delete port",
+    "delete node",
+    "delete server group",
+    "list ours",
+    "delete orphan",
+];
+
 /// How each kind of work is driven.
 #[derive(Debug, Clone)]
 pub struct Kinds(pub [KindSettings; 6]);

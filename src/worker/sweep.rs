@@ -39,9 +39,6 @@ impl Sweep {
         Self { context }
     }
 
-    /// Every step that calls outside, by the name at which tests kill it.
-    pub const STEPS: [&'static str; 2] = ["list ours", "delete orphan"];
-
     /// Everything on the account that bears our mark.
     async fn ours(
         &self,

@@ -1,6 +1,7 @@
 //! One integration-test binary: it links once.
 
 mod contract;
+mod crash_matrix;
 mod driver;
 mod kubernetes_adapter;
 mod kubernetes_network;

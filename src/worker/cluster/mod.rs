@@ -64,31 +64,6 @@ impl ClusterWorker {
         Self { context }
     }
 
-    /// Every step that calls outside, by the name at which tests kill it.
-    pub const STEPS: [&'static str; 21] = [
-        "list ports",
-        "create port",
-        "tag port",
-        "find server group",
-        "create server group",
-        "find server",
-        "create server",
-        "check api",
-        "apply base",
-        "ensure token",
-        "apply labels",
-        "revoke token",
-        "delete server",
-        "confirm server",
-        "delete port",
-        "delete node",
-        "delete server group",
-        "cordon node",
-        "list pods",
-        "evict pods",
-        "lift cordon",
-    ];
-
     async fn act(
         &self,
         lease: &Lease,

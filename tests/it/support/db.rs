@@ -76,19 +76,30 @@ pub struct TestDb {
 impl TestDb {
     /// A new database with the schema and nothing else.
     pub async fn new() -> Self {
+        let start: Timestamp = "2026-03-01T12:00:00Z".parse().expect("a time");
+        Self::copy_of("zcp", start, 1).await
+    }
+
+    /// Puts the database away as a template for others. It goes with the server.
+    pub async fn into_template(mut self) -> String {
+        self.store.close().await;
+        std::mem::take(&mut self.name)
+    }
+
+    /// A copy of a template, with a clock that shows `start` and ids that follow from `seed`.
+    pub async fn copy_of(template: &str, start: Timestamp, seed: u64) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let name = format!("test_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         let server = &*SERVER;
         let mut admin =
             PgConnection::connect(&server.postgres.url("postgres")).await.expect("connect");
-        let create = format!("CREATE DATABASE {name} TEMPLATE zcp");
+        let create = format!("CREATE DATABASE {name} TEMPLATE {template}");
         sqlx::query(AssertSqlSafe(create)).execute(&mut admin).await.expect("create a database");
         admin.close().await.expect("close");
         let url = server.postgres.url(&name);
         let store = Store::connect(&url, CONNECTIONS).await.expect("connect");
-        let start: Timestamp = "2026-03-01T12:00:00Z".parse().expect("a time");
         let clock = Arc::new(ManualClock::new(start));
-        Self { store, clock, ids: Arc::new(SeededIds::new(1)), url, name }
+        Self { store, clock, ids: Arc::new(SeededIds::new(seed)), url, name }
     }
 
     /// The present moment of the test's clock.
@@ -133,6 +144,9 @@ impl TestDb {
 
 impl Drop for TestDb {
     fn drop(&mut self) {
-        let _at_the_end_of_the_process = SERVER.done.send(std::mem::take(&mut self.name));
+        let name = std::mem::take(&mut self.name);
+        if !name.is_empty() {
+            let _at_the_end_of_the_process = SERVER.done.send(name);
+        }
     }
 }

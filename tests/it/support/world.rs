@@ -74,6 +74,17 @@ impl Default for WorldOptions {
     }
 }
 
+/// An installation that was put away, to be gone on with any number of times.
+pub struct Prepared {
+    template: String,
+    sim: Vec<u8>,
+    now: jiff::Timestamp,
+    keys: String,
+    install: InstallId,
+    node_ca: String,
+    options: WorldOptions,
+}
+
 /// An installation with two clouds, ready to make clusters.
 pub struct TestWorld {
     /// Its database.
@@ -84,13 +95,20 @@ pub struct TestWorld {
     pub app: App,
     /// The operator who asks.
     pub ask: Ask,
-    install: InstallId,
-    node_ca: String,
+    given: Given,
     settings: Settings,
     /// Most workers that may exist at once, per cluster.
     pub ceiling: usize,
     /// Fewest workers that must serve, once so many did.
     pub floor: BTreeMap<ClusterId, usize>,
+}
+
+/// What an installation is given once.
+struct Given {
+    keys: String,
+    install: InstallId,
+    node_ca: String,
+    options: WorldOptions,
 }
 
 /// Nothing takes long, nothing takes no time.
@@ -132,23 +150,54 @@ impl TestWorld {
         let clock: SharedClock = db.clock.clone();
         let sim = World::new(sim_settings, clock.clone());
         let ids: SharedIds = db.ids.clone();
-        let keys = KeyRing::parse(&KeyRing::generate("test", ids.as_ref())).expect("a key ring");
-        let app = App { store: db.store.clone(), clock, ids: ids.clone(), keys: Arc::new(keys) };
+        let keys = KeyRing::generate("test", ids.as_ref()).to_string();
         let node_ca = Authority::generate("zcp", db.now()).expect("an authority");
+        let node_ca = node_ca.cert_pem().to_owned();
+        let install = InstallId(ids.uuid());
+        let world = Self::of(db, sim, Given { keys, install, node_ca, options });
+        world.register().await;
+        world
+    }
+
+    fn of(db: TestDb, sim: Arc<World>, given: Given) -> Self {
+        let ids: SharedIds = db.ids.clone();
+        let ring = Arc::new(KeyRing::parse(&given.keys).expect("a key ring"));
+        let app =
+            App { store: db.store.clone(), clock: db.clock.clone(), ids: ids.clone(), keys: ring };
         sim.set_node_facing(node_facing(app.clone()));
-        let world = Self {
+        Self {
             ask: Ask::from(operator(ids.as_ref())),
-            install: InstallId(ids.uuid()),
-            node_ca: node_ca.cert_pem().to_owned(),
-            settings: settings(options.parallel_steps),
+            settings: settings(given.options.parallel_steps),
+            given,
             ceiling: usize::MAX,
             floor: BTreeMap::new(),
             db,
             sim,
             app,
+        }
+    }
+
+    /// Puts everything away.
+    pub async fn prepare(self) -> Prepared {
+        let (now, sim) = (self.db.now(), self.sim.snapshot().expect("a snapshot"));
+        let Self { db, given, app, .. } = self;
+        drop(app);
+        let template = db.into_template().await;
+        let Given { keys, install, node_ca, options } = given;
+        Prepared { template, sim, now, keys, install, node_ca, options }
+    }
+
+    /// Goes on from what was put away, with other ids than any other copy.
+    pub async fn resume(from: &Prepared, seed: u64) -> Self {
+        let db = TestDb::copy_of(&from.template, from.now, seed).await;
+        let sim = World::restore(&from.sim, db.clock.clone()).expect("a snapshot");
+        let given = Given {
+            keys: from.keys.clone(),
+            install: from.install,
+            node_ca: from.node_ca.clone(),
+            options: from.options.clone(),
         };
-        world.register().await;
-        world
+        Self::of(db, sim, given)
     }
 
     async fn register(&self) {
@@ -209,9 +258,9 @@ impl TestWorld {
             connector,
             crash,
             installation: Arc::new(Installation {
-                id: self.install,
+                id: self.given.install,
                 bundle_url: "https://zcp.test:8443/node/v1/bundle".parse().expect("a URL"),
-                node_ca_pem: self.node_ca.clone(),
+                node_ca_pem: self.given.node_ca.clone(),
             }),
             settings: Arc::new(self.settings.clone()),
         };

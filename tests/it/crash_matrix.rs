@@ -1,0 +1,351 @@
+//! Every step x {before its call, after it, before its record} x {the same replica restarts,
+//! another takes over with the first still half alive}.
+//!
+//! Each case goes on from a world that was put away, kills or freezes a replica at one moment of
+//! one step, and lets another end the work. The limits hold after every tick; at the end the
+//! cluster is deleted and the clouds must be empty. Which occurrence of a step is hit is random;
+//! the seed is printed, and `ZCP_SEED` repeats it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use serde_json::json;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use zcp::clock::{Ids, SeededIds};
+use zcp::domain::ids::{ClusterId, MigrationId};
+use zcp::domain::migration::{Phase, Verb};
+use zcp::worker::crash::{CrashPoints, Crashed, Point};
+
+use crate::support::world::{Prepared, TestWorld, WorldOptions};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Scenario {
+    Create,
+    Grow,
+    Shrink,
+    Forward,
+    Back,
+    Delete,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Mode {
+    Restart,
+    Takeover,
+}
+
+/// Where a scenario begins.
+struct Start {
+    world: Prepared,
+    cluster: Option<ClusterId>,
+    migration: Option<MigrationId>,
+}
+
+impl Scenario {
+    async fn start(self) -> Start {
+        let world = TestWorld::new(WorldOptions::default()).await;
+        let driver = world.replica(CrashPoints::none());
+        let (mut cluster, mut migration) = (None, None);
+        if self != Self::Create {
+            let workers =
+                if self == Self::Shrink { 2 } else { 1 + u32::from(self >= Self::Forward) };
+            let id = world.cluster(&driver, "alpha", workers).await;
+            cluster = Some(id);
+            if self == Self::Back {
+                let id = world.migrate(id, waves("approval")).await;
+                world.until(&driver, id, Phase::Approval).await;
+                migration = Some(id);
+            }
+        }
+        Start { world: world.prepare().await, cluster, migration }
+    }
+
+    /// The wish that sets the scenario going.
+    async fn wish(self, world: &TestWorld, start: &Start) -> (ClusterId, Option<MigrationId>) {
+        let Some(cluster) = start.cluster else {
+            return (world.wish_cluster("alpha", (1, 1)).await, None);
+        };
+        let mut migration = start.migration;
+        match self {
+            Self::Create => {}
+            Self::Grow => world.scale(cluster, 2).await,
+            Self::Shrink => world.scale(cluster, 1).await,
+            Self::Forward => migration = Some(world.migrate(cluster, waves("auto")).await),
+            Self::Back => {
+                let id = migration.expect("started before");
+                world.steer(id, Verb::Rollback).await;
+            }
+            Self::Delete => {
+                zcp::app::clusters::delete(&world.app, &world.ask, cluster, None)
+                    .await
+                    .expect("deletable");
+            }
+        }
+        (cluster, migration)
+    }
+
+    /// Whether the wish has come true.
+    async fn is_done(self, world: &TestWorld, of: (ClusterId, Option<MigrationId>)) -> bool {
+        let (cluster, migration) = of;
+        let phase = match migration {
+            Some(id) => Some(world.phase(id).await),
+            None => None,
+        };
+        match self {
+            Self::Create | Self::Grow | Self::Shrink => world.is_ready(cluster).await,
+            Self::Forward => phase == Some(Phase::Succeeded) && world.is_ready(cluster).await,
+            Self::Back => phase == Some(Phase::RolledBack) && world.is_ready(cluster).await,
+            Self::Delete => world.is_deleted(cluster).await,
+        }
+    }
+
+    /// How many workers there must be at the end, and on which cloud.
+    fn outcome(self) -> (usize, &'static str) {
+        match self {
+            Self::Create | Self::Shrink => (1, "east"),
+            Self::Grow | Self::Back => (2, "east"),
+            Self::Forward => (2, "west"),
+            Self::Delete => (0, "east"),
+        }
+    }
+
+    fn limits(self, world: &mut TestWorld, cluster: ClusterId) {
+        let (floor, ceiling) = match self {
+            Self::Create => (0, 2),
+            Self::Grow | Self::Shrink => (1, 3),
+            Self::Forward | Self::Back => (2, 4),
+            Self::Delete => (0, 2),
+        };
+        world.ceiling = ceiling;
+        world.floor.insert(cluster, floor);
+    }
+}
+
+fn waves(gate: &str) -> serde_json::Value {
+    json!({
+        "target": "west",
+        "waves": [
+            {"upto": 1, "soak_seconds": 1, "gate": gate},
+            {"upto": "100%", "soak_seconds": 1},
+        ],
+        "hold_seconds": 2,
+    })
+}
+
+/// Runs a scenario without harm; says how often each step was taken.
+async fn record(scenario: Scenario, start: &Start) -> BTreeMap<&'static str, u32> {
+    let taken = Arc::new(std::sync::Mutex::new(BTreeMap::<&'static str, u32>::new()));
+    let counting = Arc::clone(&taken);
+    let points = CrashPoints::with(move |step, point| {
+        if point == Point::BeforeCall {
+            *counting.lock().unwrap().entry(step).or_default() += 1;
+        }
+        async { Ok(()) }
+    });
+    let world = TestWorld::resume(&start.world, 2).await;
+    let of = scenario.wish(&world, start).await;
+    let driver = world.replica(points);
+    world
+        .settle(&driver, "the scenario ends", async |world| scenario.is_done(world, of).await)
+        .await;
+    let taken = taken.lock().unwrap().clone();
+    taken
+}
+
+/// A point that strikes once, at the `nth` time that `step` passes `point`.
+struct Strike {
+    points: CrashPoints,
+    struck: Arc<AtomicBool>,
+    release: Arc<Notify>,
+}
+
+fn strike(at: (&'static str, Point, u32), mode: Mode) -> Strike {
+    let (step, point, nth) = at;
+    let (seen, struck) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicBool::new(false)));
+    let release = Arc::new(Notify::new());
+    let (flag, wait) = (Arc::clone(&struck), Arc::clone(&release));
+    let points = CrashPoints::with(move |at_step, at_point| {
+        let hit = at_step == step
+            && at_point == point
+            && seen.fetch_add(1, Ordering::SeqCst) == nth
+            && !flag.swap(true, Ordering::SeqCst);
+        let wait = Arc::clone(&wait);
+        async move {
+            match mode {
+                _ if !hit => Ok(()),
+                Mode::Restart => Err(Crashed),
+                Mode::Takeover => {
+                    wait.notified().await;
+                    Ok(())
+                }
+            }
+        }
+    });
+    Strike { points, struck, release }
+}
+
+async fn case(scenario: Scenario, start: &Start, at: (&'static str, Point, u32, Mode), seed: u64) {
+    let (step, point, nth, mode) = at;
+    let mut world = TestWorld::resume(&start.world, seed).await;
+    let of = scenario.wish(&world, start).await;
+    scenario.limits(&mut world, of.0);
+    let strike = strike((step, point, nth), mode);
+    let first = world.replica(strike.points.clone());
+    let mut frozen = JoinSet::new();
+    for _ in 0..2_000 {
+        while world.sim.tick().await {}
+        let driver = first.clone();
+        frozen.spawn(async move { driver.tick().await });
+        let ended = loop {
+            tokio::select! {
+                ended = frozen.join_next() => break ended.is_some(),
+                () = tokio::task::yield_now() => {
+                    if strike.struck.load(Ordering::SeqCst) { break false; }
+                }
+            }
+        };
+        world.check();
+        if strike.struck.load(Ordering::SeqCst) || scenario.is_done(&world, of).await {
+            break;
+        }
+        assert!(ended, "a tick ends or freezes");
+        world.pass_time().await;
+    }
+    assert!(strike.struck.load(Ordering::SeqCst), "{step} was not taken {} times", nth + 1);
+    world.db.expire_all_leases().await;
+    let second = world.replica(CrashPoints::none());
+    finish(scenario, &world, (&second, of)).await;
+    if let Mode::Takeover = mode {
+        strike.release.notify_one();
+        while frozen.join_next().await.is_some() {}
+        // What the late call did is seen by lists, and made good.
+        for _ in 0..60 {
+            world.tick(&second).await;
+            world.pass_time().await;
+        }
+        finish(scenario, &world, (&second, of)).await;
+    }
+    verify(scenario, &mut world, (&second, of.0)).await;
+}
+
+async fn finish(
+    scenario: Scenario,
+    world: &TestWorld,
+    (driver, of): (&zcp::worker::Driver, (ClusterId, Option<MigrationId>)),
+) {
+    world
+        .settle(driver, "the scenario ends", async |world| scenario.is_done(world, of).await)
+        .await;
+}
+
+async fn verify(
+    scenario: Scenario,
+    world: &mut TestWorld,
+    (driver, cluster): (&zcp::worker::Driver, ClusterId),
+) {
+    let (workers, cloud) = scenario.outcome();
+    if scenario != Scenario::Delete {
+        world
+            .settle(driver, "every cordon is given back", async |world| {
+                world.cordons(cluster) == 0 && world.serving(cluster) == workers
+            })
+            .await;
+        let truth = world.sim.truth();
+        let there = truth
+            .servers
+            .iter()
+            .filter(|server| server.metadata.contains_key("zcp.pool") && server.cloud == cloud);
+        assert!(there.count() >= workers, "the workers are on {cloud}");
+        world.floor.clear();
+        world.delete(driver, cluster).await;
+    }
+    world.sweep(driver).await;
+}
+
+/// The seed of this run: `ZCP_SEED`, or another one each time.
+#[expect(clippy::disallowed_methods, reason = "a test is told its seed by the environment")]
+fn seed() -> u64 {
+    let given = std::env::var("ZCP_SEED").ok().and_then(|text| text.parse().ok());
+    given.unwrap_or_else(|| u64::from(std::process::id()))
+}
+
+async fn matrix(scenario: Scenario) {
+    let start = scenario.start().await;
+    let taken = record(scenario, &start).await;
+    let seed = seed();
+    let dice = SeededIds::new(seed);
+    let mut cases = 0;
+    for (step, times) in &taken {
+        for point in Point::ALL {
+            for mode in [Mode::Restart, Mode::Takeover] {
+                #[expect(
+                    clippy::cast_possible_truncation,
+                    clippy::cast_sign_loss,
+                    reason = "a fraction below one of a small count"
+                )]
+                let nth = (dice.fraction() * f64::from(*times)) as u32;
+                cases += 1;
+                println!(
+                    "{scenario:?} {step} {point:?} {mode:?}, occurrence {nth}, ZCP_SEED={seed}"
+                );
+                case(scenario, &start, (step, point, nth, mode), 100 + cases).await;
+            }
+        }
+    }
+    println!("{scenario:?}: {} steps, {cases} cases", taken.len());
+    for (step, times) in taken {
+        println!("  {step}: taken {times} times");
+    }
+}
+
+#[tokio::test]
+async fn creating_a_cluster_survives_a_crash_at_every_step() {
+    matrix(Scenario::Create).await;
+}
+
+#[tokio::test]
+async fn growing_a_pool_survives_a_crash_at_every_step() {
+    matrix(Scenario::Grow).await;
+}
+
+#[tokio::test]
+async fn shrinking_a_pool_survives_a_crash_at_every_step() {
+    matrix(Scenario::Shrink).await;
+}
+
+#[tokio::test]
+async fn migrating_survives_a_crash_at_every_step() {
+    matrix(Scenario::Forward).await;
+}
+
+#[tokio::test]
+async fn rolling_back_survives_a_crash_at_every_step() {
+    matrix(Scenario::Back).await;
+}
+
+#[tokio::test]
+async fn deleting_a_cluster_survives_a_crash_at_every_step() {
+    matrix(Scenario::Delete).await;
+}
+
+/// Steps that no scenario takes unless something goes wrong; each names the test that kills it.
+const ONLY_AFTER_TROUBLE: [&str; 3] = ["find server", "lift cordon", "delete orphan"];
+
+#[tokio::test]
+async fn no_step_is_without_its_cases() {
+    let mut taken: BTreeSet<&str> = ONLY_AFTER_TROUBLE.into();
+    for scenario in [
+        Scenario::Create,
+        Scenario::Grow,
+        Scenario::Shrink,
+        Scenario::Forward,
+        Scenario::Back,
+        Scenario::Delete,
+    ] {
+        taken.extend(record(scenario, &scenario.start().await).await.into_keys());
+    }
+    let all: BTreeSet<&str> = zcp::worker::STEPS.into();
+    assert_eq!(taken, all, "a step was added or lost: give it its cases");
+}
