@@ -164,7 +164,7 @@ pub(super) fn check_update(resource: &Resource, before: &Value, after: &Value) -
         _ => &[],
     };
     for pointer in fixed {
-        if before.pointer(pointer) != after.pointer(pointer) {
+        if object::at(before, pointer) != object::at(after, pointer) {
             let field = pointer.trim_start_matches('/').replace('/', ".");
             return Err(Refusal::invalid(resource, name, &field, "field is immutable"));
         }
@@ -246,7 +246,7 @@ fn check_containers(resource: &Resource, name: &str, spec: &Value, path: &str) -
 
 fn check_selector(resource: &Resource, object: &Value) -> Outcome<()> {
     let selector = super::selector::LabelSelector::of(&object["spec"]["selector"]);
-    let labels = object.pointer("/spec/template/metadata/labels").and_then(Value::as_object);
+    let labels = object::at(object, "/spec/template/metadata/labels").and_then(Value::as_object);
     if selector.is_some_and(|selector| selector.matches(labels)) {
         return Ok(());
     }

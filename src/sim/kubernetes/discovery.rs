@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::refusal::{Outcome, Refusal};
-use super::resource::{self, RESOURCES, Resource};
+use super::resource::{self, Kind, RESOURCES, Resource};
 use super::settings::KubeSettings;
 
 /// `/api`.
@@ -66,6 +66,9 @@ fn resource_row(resource: &Resource) -> Value {
     });
     if !resource.short.is_empty() {
         row["shortNames"] = resource.short.into();
+    }
+    if resource.group == "apps" || matches!(resource.kind, Kind::Pod | Kind::Service) {
+        row["categories"] = json!(["all"]);
     }
     row
 }

@@ -3,20 +3,26 @@
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value, json};
 
-/// The text at a JSON pointer, empty when it is absent: absent and empty mean the same to
+/// The value at a path such as `/spec/nodeName`. Unlike a JSON pointer it has no escapes, and so
+/// costs no copies: this is the innermost loop of every controller.
+pub(super) fn at<'a>(object: &'a Value, path: &str) -> Option<&'a Value> {
+    path.split('/').skip(1).try_fold(object, |place, field| place.get(field))
+}
+
+/// The text at a path, empty when it is absent: absent and empty mean the same to
 /// Kubernetes.
 pub(super) fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
-    object.pointer(pointer).and_then(Value::as_str).unwrap_or("")
+    at(object, pointer).and_then(Value::as_str).unwrap_or("")
 }
 
-/// The number at a JSON pointer.
+/// The number at a path.
 pub(super) fn number(object: &Value, pointer: &str) -> Option<i64> {
-    object.pointer(pointer).and_then(Value::as_i64)
+    at(object, pointer).and_then(Value::as_i64)
 }
 
-/// The list at a JSON pointer, empty when it is absent.
+/// The list at a path, empty when it is absent.
 pub(super) fn items<'a>(object: &'a Value, pointer: &str) -> &'a [Value] {
-    object.pointer(pointer).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+    at(object, pointer).and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
 pub(super) fn name(object: &Value) -> &str {
@@ -32,7 +38,7 @@ pub(super) fn uid(object: &Value) -> &str {
 }
 
 pub(super) fn is_deleting(object: &Value) -> bool {
-    object.pointer("/metadata/deletionTimestamp").is_some_and(|at| !at.is_null())
+    at(object, "/metadata/deletionTimestamp").is_some_and(|at| !at.is_null())
 }
 
 pub(super) fn has_finalizers(object: &Value) -> bool {
@@ -41,7 +47,7 @@ pub(super) fn has_finalizers(object: &Value) -> bool {
 
 /// The labels, or nothing.
 pub(super) fn labels(object: &Value) -> Option<&Map<String, Value>> {
-    object.pointer("/metadata/labels").and_then(Value::as_object)
+    at(object, "/metadata/labels").and_then(Value::as_object)
 }
 
 /// The owner that manages this object, if one does.
@@ -72,9 +78,9 @@ pub(super) fn stamp_text(at: Timestamp) -> String {
     Timestamp::from_second(at.as_second()).unwrap_or(at).to_string()
 }
 
-/// The time at a JSON pointer.
+/// The time at a path.
 pub(super) fn time(object: &Value, pointer: &str) -> Option<Timestamp> {
-    object.pointer(pointer).and_then(Value::as_str).and_then(|text| text.parse().ok())
+    at(object, pointer).and_then(Value::as_str).and_then(|text| text.parse().ok())
 }
 
 /// A span of whole seconds.

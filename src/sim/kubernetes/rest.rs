@@ -293,7 +293,7 @@ pub(super) struct DeleteOptions {
 impl DeleteOptions {
     pub(super) fn of(options: &Value) -> Self {
         let text =
-            |pointer: &str| options.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
+            |pointer: &str| object::at(options, pointer).and_then(Value::as_str).map(str::to_owned);
         Self {
             grace_period_seconds: object::number(options, "/gracePeriodSeconds"),
             is_dry_run: object::items(options, "/dryRun").iter().any(|one| one == "All"),

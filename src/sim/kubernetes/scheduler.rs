@@ -223,9 +223,8 @@ pub(super) fn matches_node(pod: &Value, node: &Value) -> bool {
     let is_selected = selector.is_none_or(|wanted| {
         wanted.iter().all(|(key, value)| labels.and_then(|have| have.get(key)) == Some(value))
     });
-    let required = pod
-        .pointer("/spec/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution")
-        .unwrap_or(&Value::Null);
+    let required = "/spec/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution";
+    let required = object::at(pod, required).unwrap_or(&Value::Null);
     is_selected && selector::node_affinity_allows(required, node)
 }
 

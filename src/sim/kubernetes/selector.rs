@@ -151,7 +151,7 @@ impl FieldSelector {
 
     pub(super) fn matches(&self, object: &Value) -> bool {
         self.0.iter().all(|(pointer, is_equal, value)| {
-            let found = match object.pointer(pointer) {
+            let found = match object::at(object, pointer) {
                 Some(Value::String(text)) => text == value,
                 Some(Value::Bool(bit)) => bit.to_string() == *value,
                 _ if pointer == "/spec/unschedulable" => value == "false",

@@ -1,7 +1,11 @@
 //! A cluster as data, to be kept over a restart of the simulation.
 
 use std::collections::BTreeMap;
+use std::io::Read as _;
 
+use flate2::Compression;
+use flate2::read::DeflateDecoder;
+use flate2::write::DeflateEncoder;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -44,6 +48,20 @@ impl KubeSnapshot {
             counters: state.counters.clone(),
             objects: state.store.everything().map(|object| (**object).clone()).collect(),
         }
+    }
+
+    /// As compressed text: objects of one kind are much alike, so little remains.
+    pub(super) fn pack(&self) -> std::io::Result<Box<[u8]>> {
+        let mut packer = DeflateEncoder::new(Vec::new(), Compression::fast());
+        serde_json::to_writer(&mut packer, self)?;
+        Ok(packer.finish()?.into())
+    }
+
+    pub(super) fn unpack(packed: &[u8]) -> std::io::Result<Self> {
+        // Text is parsed much faster from a slice than from a reader.
+        let mut text = Vec::new();
+        DeflateDecoder::new(packed).read_to_end(&mut text)?;
+        Ok(serde_json::from_slice(&text)?)
     }
 
     pub(super) fn into_state(self) -> State {

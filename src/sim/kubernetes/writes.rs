@@ -168,7 +168,7 @@ pub(super) fn patch(state: &mut State, call: &Call) -> Outcome<Answer> {
         let replicas = after["spec"]["replicas"].clone();
         after = (*before).clone();
         after["spec"]["replicas"] = replicas;
-    } else if body.pointer("/metadata/resourceVersion").is_none() {
+    } else if object::at(&body, "/metadata/resourceVersion").is_none() {
         // A patch that names no revision is no claim about one.
         after["metadata"]["resourceVersion"] = before["metadata"]["resourceVersion"].clone();
     }
