@@ -93,6 +93,9 @@ impl Outside {
     }
 }
 
+/// Our word for a server whose task is its deletion; Nova's status says ACTIVE or ERROR then.
+pub const SERVER_DELETING: &str = "DELETING";
+
 /// A node with everything that the planner may know.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Node {

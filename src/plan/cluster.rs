@@ -20,7 +20,7 @@ use crate::domain::cluster::ClusterPhase;
 use crate::domain::ids::{CloudId, NodeId, PoolId};
 use crate::domain::inventory::ServerStatus;
 use crate::domain::migration::Migration;
-use crate::domain::node::{Desired, Drain, Node, Outside, Role};
+use crate::domain::node::{Desired, Drain, Node, Outside, Role, SERVER_DELETING};
 
 /// Everything the planner may know.
 #[derive(Debug, Clone)]
@@ -528,6 +528,9 @@ impl Planner<'_> {
         } else if node.server == Outside::Deleting && node.server_missing_since.is_some() {
             let why = format!("lists do not show the server of {} any more", node.name);
             self.plan.step(Step::ConfirmServer(node.id), why);
+        } else if node.server == Outside::Deleting && is_alive(node) {
+            let why = format!("the server of {} lives though it was to be deleted", node.name);
+            self.plan.step(Step::DeleteServer(node.id), why);
         } else if node.server == Outside::Deleting {
             self.plan.wait(format!("the server of {} is being deleted", node.name));
         } else if node.server.may_exist() {
@@ -566,6 +569,14 @@ impl Planner<'_> {
             self.plan.step(Step::CloseNode(node.id), format!("nothing of {} is left", node.name));
         }
     }
+}
+
+/// Whether a list that began after the intent to delete shows the server as if nobody deleted it:
+/// the call was never sent, or Nova gave up on it.
+fn is_alive(node: &Node) -> bool {
+    node.server_status
+        .as_ref()
+        .is_some_and(|status| !status.is_gone() && status.as_str() != SERVER_DELETING)
 }
 
 /// How long a place that failed `attempt` times waits: 1, 2, 4 ... 30 minutes. A cloud that is

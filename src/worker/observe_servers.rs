@@ -5,6 +5,7 @@
 use super::context::Context;
 use super::{Next, Reconciler, WorkError};
 use crate::domain::ids::{AccountId, NodeId};
+use crate::domain::node::SERVER_DELETING;
 use crate::openstack::nova::{Server, ServerFilter};
 use crate::store::cloud_progress;
 use crate::store::nodes::observed::{self, SeenServer};
@@ -31,7 +32,10 @@ impl ObserveServers {
         Some(SeenServer {
             node,
             server_id: server.id.clone(),
-            status: server.status.as_str().to_owned(),
+            status: match server.task_state.as_deref() {
+                Some("deleting") => SERVER_DELETING.to_owned(),
+                _ => server.status.as_str().to_owned(),
+            },
             fault: server.fault.as_ref().map(|fault| fault.message.clone()),
         })
     }

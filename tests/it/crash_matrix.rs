@@ -221,7 +221,7 @@ async fn case(scenario: Scenario, start: &Start, at: (&'static str, Point, u32, 
         strike.release.notify_one();
         while frozen.join_next().await.is_some() {}
         // What the late call did is seen by lists, and made good.
-        for _ in 0..60 {
+        for _ in 0..25 {
             world.tick(&second).await;
             world.pass_time().await;
         }

@@ -179,6 +179,7 @@ fn server_query(id: NodeId, change: Change) -> Query {
         Change::ServerDeleting => sqlx::query(
             "UPDATE nodes
              SET server = 'deleting',
+                 server_status = NULL,
                  server_missing_since = NULL,
                  server_order = nextval('outside_order')
              WHERE id = $1",

@@ -131,7 +131,8 @@ fn settings(parallel_steps: usize) -> Settings {
         servers_period: Duration::from_secs(20),
         nodes_period: Duration::from_secs(20),
         inventory_period: Duration::from_mins(10),
-        sweep_period: Duration::from_mins(10),
+        sweep_period: Duration::from_mins(1),
+        sweep_age: Duration::from_mins(2),
         drain_pass: Duration::from_secs(1),
         parallel_steps,
         ..Settings::default()
