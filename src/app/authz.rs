@@ -1,4 +1,6 @@
 //! Who may do what: one table.
+//!
+//! What the caller may not know of is absent, whatever its role; only then does the role decide.
 
 use crate::domain::access::Role;
 use crate::domain::ids::{ProjectId, TokenId};

@@ -97,13 +97,10 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
     let mut document = limited.to_openapi();
     document.merge(streams.to_openapi());
     for item in document.paths.paths.values_mut() {
-        for operation in
-            [&mut item.get, &mut item.post, &mut item.patch, &mut item.delete, &mut item.put]
-        {
-            if let Some(operation) = operation {
-                let responses = &mut operation.responses.responses;
-                responses.insert("default".to_owned(), RefOr::T(refused()));
-            }
+        let methods = [&mut item.get, &mut item.post, &mut item.patch, &mut item.delete];
+        for operation in methods.into_iter().flatten() {
+            let responses = &mut operation.responses.responses;
+            responses.insert("default".to_owned(), RefOr::T(refused()));
         }
     }
     document

@@ -1,5 +1,11 @@
 //! One integration-test binary: it links once.
 
+mod api_input;
+mod api_migrations;
+mod api_nouns;
+mod api_openapi;
+mod api_roles;
+mod api_streams;
 mod contract;
 mod crash_matrix;
 mod driver;

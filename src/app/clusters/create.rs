@@ -88,14 +88,12 @@ async fn project(app: &App, ask: &Ask, new: &NewCluster) -> Result<Project, Erro
 }
 
 async fn offering(tx: &mut Tx, name: &str) -> Result<OfferingRow, Error> {
-    match offerings::find_named(&mut **tx, name).await? {
-        Some(offering) => Ok(offering),
-        None => {
-            let all = offerings::names(&mut **tx).await?;
-            let all = known(all.iter().map(String::as_str));
-            Err(Error::field("offering", format!("no offering {name}; {all}")))
-        }
+    if let Some(offering) = offerings::find_named(&mut **tx, name).await? {
+        return Ok(offering);
     }
+    let all = offerings::names(&mut **tx).await?;
+    let all = known(all.iter().map(String::as_str));
+    Err(Error::field("offering", format!("no offering {name}; {all}")))
 }
 
 fn cloud_names(spec: &ClusterSpec) -> Vec<String> {
@@ -214,7 +212,7 @@ impl<'a> Fitting<'a> {
     fn demand(&mut self, cloud: &'a CloudRow, field: &str) -> &mut Demand {
         let entry = self.demands.entry(cloud.name.clone());
         let entry = entry.or_insert_with(|| (cloud, field.to_owned(), Demand::default()));
-        if field.ends_with(".count") {
+        if field.strip_suffix(".count").is_some() {
             field.clone_into(&mut entry.1);
         }
         &mut entry.2

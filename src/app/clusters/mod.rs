@@ -198,9 +198,9 @@ pub async fn delete(
     id: ClusterId,
     if_generation: Option<i64>,
 ) -> Result<(), Error> {
-    ask.caller.may(Action::ChangeClusters)?;
     let mut act = Act::begin(app, ask).await?;
     let cluster = seen(clusters::lock(&mut act.tx, id).await?, &ask.caller, id)?;
+    ask.caller.may(Action::ChangeClusters)?;
     if let Some(seen) = if_generation
         && seen != cluster.generation
     {

@@ -41,9 +41,9 @@ pub async fn change_pool(
     (id, name): (ClusterId, &str),
     wish: &PoolChange,
 ) -> Result<ClusterView, Error> {
-    ask.caller.may(Action::ChangeClusters)?;
     let mut act = Act::begin(app, ask).await?;
     let cluster = seen(clusters::lock(&mut act.tx, id).await?, &ask.caller, id)?;
+    ask.caller.may(Action::ChangeClusters)?;
     if cluster.desired == Desired::Absent {
         return Err(Error::conflict("the cluster is being deleted: nothing of it can be changed"));
     }

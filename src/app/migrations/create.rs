@@ -56,7 +56,7 @@ pub async fn create(
             "no usable node in these pools is on the source: there is nothing to move",
         ));
     }
-    let row = row(app, ask, (&cluster, spec), &resolved, &old);
+    let row = row((app, ask), (&cluster, spec), &resolved, &old);
     migrations::insert(&mut act.tx, &row, &old).await.map_err(|error| {
         if error.constraint() == Some(ONE_PER_CLUSTER) {
             return Error::conflict("the cluster has a migration under way");
@@ -230,8 +230,7 @@ fn assign_waves(spec: &MigrationSpec, pools: &[PoolRow], rows: &[NodeRow]) -> Ve
 }
 
 fn row(
-    app: &App,
-    ask: &Ask,
+    (app, ask): (&App, &Ask),
     (cluster, spec): (&ClusterRow, &MigrationSpec),
     resolved: &Resolved,
     old: &[MigrationNode],

@@ -1,5 +1,6 @@
 //! What tests share.
 
+pub mod api;
 mod db;
 mod wait;
 pub mod world;
