@@ -22,3 +22,4 @@ mod store_records;
 mod store_work;
 mod support;
 mod tidy;
+mod trouble;
