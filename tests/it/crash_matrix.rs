@@ -10,12 +10,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
+use http::Method;
 use serde_json::json;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use zcp::clock::{Ids, SeededIds};
 use zcp::domain::ids::{ClusterId, MigrationId};
 use zcp::domain::migration::{Phase, Verb};
+use zcp::sim::faults::{Chance, Effect, Rule};
 use zcp::worker::crash::{CrashPoints, Crashed, Point};
 
 use crate::support::world::{Prepared, TestWorld, WorldOptions};
@@ -28,7 +30,25 @@ enum Scenario {
     Forward,
     Back,
     Delete,
+    /// A pool grows while answers to creates are lost.
+    Unclear,
+    /// A cordon of ours that nobody wants.
+    Stray,
+    /// A port of ours that nobody owns.
+    Orphan,
 }
+
+const SCENARIOS: [Scenario; 9] = [
+    Scenario::Create,
+    Scenario::Grow,
+    Scenario::Shrink,
+    Scenario::Forward,
+    Scenario::Back,
+    Scenario::Delete,
+    Scenario::Unclear,
+    Scenario::Stray,
+    Scenario::Orphan,
+];
 
 #[derive(Debug, Clone, Copy)]
 enum Mode {
@@ -49,10 +69,17 @@ impl Scenario {
         let driver = world.replica(CrashPoints::none());
         let (mut cluster, mut migration) = (None, None);
         if self != Self::Create {
-            let workers =
-                if self == Self::Shrink { 2 } else { 1 + u32::from(self >= Self::Forward) };
+            let workers = match self {
+                Self::Shrink | Self::Forward | Self::Back | Self::Delete => 2,
+                _ => 1,
+            };
             let id = world.cluster(&driver, "alpha", workers).await;
             cluster = Some(id);
+            if matches!(self, Self::Shrink | Self::Forward | Self::Back) {
+                world.deploy(id, (2, 1)).await;
+                world.settle(&driver, "pods run", async |world| world.ready_pods(id) == 2).await;
+            }
+            self.trouble(&world, id).await;
             if self == Self::Back {
                 let id = world.migrate(id, waves("approval")).await;
                 world.until(&driver, id, Phase::Approval).await;
@@ -62,15 +89,33 @@ impl Scenario {
         Start { world: world.prepare().await, cluster, migration }
     }
 
+    /// What has already gone wrong when the scenario begins.
+    async fn trouble(self, world: &TestWorld, cluster: ClusterId) {
+        if self == Self::Unclear {
+            let lost = Effect::DoneButAnswered { status: 504 };
+            let rule = Rule::new("nova", "create_server", lost, Chance::next(1));
+            world.sim.with_cloud("east", |cloud, _| cloud.faults.rules.push(rule));
+        }
+        if self == Self::Stray {
+            let name = world.worker_names(cluster).pop().expect("a worker");
+            let mark = json!({"zcp.io/cordoned-by": "migration-that-was"});
+            let body = json!({"metadata": {"annotations": mark}, "spec": {"unschedulable": true}});
+            let path = format!("/api/v1/nodes/{name}");
+            world.ask_kube(cluster, (Method::PATCH, &path, body)).await;
+        }
+    }
+
     /// The wish that sets the scenario going.
     async fn wish(self, world: &TestWorld, start: &Start) -> (ClusterId, Option<MigrationId>) {
         let Some(cluster) = start.cluster else {
+            zcp::app::clouds::check(&world.app, &world.ask, "east").await.expect("a check");
             return (world.wish_cluster("alpha", (1, 1)).await, None);
         };
         let mut migration = start.migration;
         match self {
-            Self::Create => {}
-            Self::Grow => world.scale(cluster, 2).await,
+            Self::Create | Self::Stray => {}
+            Self::Orphan => world.plant_orphan_port(cluster),
+            Self::Grow | Self::Unclear => world.scale(cluster, 2).await,
             Self::Shrink => world.scale(cluster, 1).await,
             Self::Forward => migration = Some(world.migrate(cluster, waves("auto")).await),
             Self::Back => {
@@ -94,7 +139,11 @@ impl Scenario {
             None => None,
         };
         match self {
-            Self::Create | Self::Grow | Self::Shrink => world.is_ready(cluster).await,
+            Self::Create | Self::Grow | Self::Shrink | Self::Unclear => {
+                world.is_ready(cluster).await
+            }
+            Self::Stray => world.cordons(cluster) == 0,
+            Self::Orphan => world.sim.truth().ports.len() == 3,
             Self::Forward => phase == Some(Phase::Succeeded) && world.is_ready(cluster).await,
             Self::Back => phase == Some(Phase::RolledBack) && world.is_ready(cluster).await,
             Self::Delete => world.is_deleted(cluster).await,
@@ -104,8 +153,8 @@ impl Scenario {
     /// How many workers there must be at the end, and on which cloud.
     fn outcome(self) -> (usize, &'static str) {
         match self {
-            Self::Create | Self::Shrink => (1, "east"),
-            Self::Grow | Self::Back => (2, "east"),
+            Self::Create | Self::Shrink | Self::Stray | Self::Orphan => (1, "east"),
+            Self::Grow | Self::Back | Self::Unclear => (2, "east"),
             Self::Forward => (2, "west"),
             Self::Delete => (0, "east"),
         }
@@ -113,8 +162,8 @@ impl Scenario {
 
     fn limits(self, world: &mut TestWorld, cluster: ClusterId) {
         let (floor, ceiling) = match self {
-            Self::Create => (0, 2),
-            Self::Grow | Self::Shrink => (1, 3),
+            Self::Create | Self::Stray | Self::Orphan => (0, 2),
+            Self::Grow | Self::Shrink | Self::Unclear => (1, 3),
             Self::Forward | Self::Back => (2, 4),
             Self::Delete => (0, 2),
         };
@@ -330,20 +379,25 @@ async fn deleting_a_cluster_survives_a_crash_at_every_step() {
     matrix(Scenario::Delete).await;
 }
 
-/// Steps that no scenario takes unless something goes wrong; each names the test that kills it.
-const ONLY_AFTER_TROUBLE: [&str; 3] = ["find server", "lift cordon", "delete orphan"];
+#[tokio::test]
+async fn lost_answers_survive_a_crash_at_every_step() {
+    matrix(Scenario::Unclear).await;
+}
+
+#[tokio::test]
+async fn giving_a_stray_cordon_back_survives_a_crash_at_every_step() {
+    matrix(Scenario::Stray).await;
+}
+
+#[tokio::test]
+async fn sweeping_survives_a_crash_at_every_step() {
+    matrix(Scenario::Orphan).await;
+}
 
 #[tokio::test]
 async fn no_step_is_without_its_cases() {
-    let mut taken: BTreeSet<&str> = ONLY_AFTER_TROUBLE.into();
-    for scenario in [
-        Scenario::Create,
-        Scenario::Grow,
-        Scenario::Shrink,
-        Scenario::Forward,
-        Scenario::Back,
-        Scenario::Delete,
-    ] {
+    let mut taken = BTreeSet::new();
+    for scenario in SCENARIOS {
         taken.extend(record(scenario, &scenario.start().await).await.into_keys());
     }
     let all: BTreeSet<&str> = zcp::worker::STEPS.into();

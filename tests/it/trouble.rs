@@ -1,11 +1,9 @@
 //! What goes wrong out there, against the whole installation on the simulation.
 
-use axum::body::Body;
-use http::{Method, Request};
+use http::Method;
 use serde_json::{Value, json};
 use sqlx::Row;
-use tower::ServiceExt as _;
-use zcp::domain::ids::{ClusterId, MigrationId};
+use zcp::domain::ids::MigrationId;
 use zcp::domain::migration::{Phase, Verb};
 use zcp::sim::faults::{Chance, Effect, Mishap, Power, Rule, Trouble};
 use zcp::worker::Driver;
@@ -29,56 +27,6 @@ fn two_waves() -> Value {
         "waves": [{"upto": 1, "soak_seconds": 1}, {"upto": "100%", "soak_seconds": 1}],
         "hold_seconds": 3,
     })
-}
-
-/// Sends a request to the cluster's API as its administrator.
-async fn ask(world: &TestWorld, cluster: ClusterId, (method, path, body): (Method, &str, Value)) {
-    let kube = world.kube_of(cluster).expect("an API");
-    let request = Request::builder()
-        .method(method)
-        .uri(path)
-        .header("content-type", "application/json")
-        .body(Body::from(body.to_string()))
-        .expect("a request");
-    let clock: zcp::clock::SharedClock = world.db.clock.clone();
-    let answer = kube.router(clock).oneshot(request).await.expect("an answer");
-    assert!(answer.status().is_success(), "{path}: {}", answer.status());
-}
-
-/// A Deployment with a budget, as a tenant has it.
-async fn deploy(world: &TestWorld, cluster: ClusterId, (replicas, available): (u32, u32)) {
-    let labels = json!({"app": "web"});
-    let deployment = json!({
-        "apiVersion": "apps/v1", "kind": "Deployment",
-        "metadata": {"name": "web", "namespace": "default"},
-        "spec": {
-            "replicas": replicas,
-            "selector": {"matchLabels": labels},
-            "template": {
-                "metadata": {"labels": labels},
-                "spec": {"containers": [{"name": "web", "image": "web:1"}]},
-            },
-        },
-    });
-    let path = "/apis/apps/v1/namespaces/default/deployments";
-    ask(world, cluster, (Method::POST, path, deployment)).await;
-    let budget = json!({
-        "apiVersion": "policy/v1", "kind": "PodDisruptionBudget",
-        "metadata": {"name": "web", "namespace": "default"},
-        "spec": {"minAvailable": available, "selector": {"matchLabels": labels}},
-    });
-    let path = "/apis/policy/v1/namespaces/default/poddisruptionbudgets";
-    ask(world, cluster, (Method::POST, path, budget)).await;
-}
-
-fn ready_pods(world: &TestWorld, cluster: ClusterId) -> usize {
-    let Some(kube) = world.kube_of(cluster) else { return 0 };
-    let is_ready = |pod: &&Value| {
-        let conditions = pod["status"]["conditions"].as_array().cloned().unwrap_or_default();
-        pod["metadata"]["labels"]["app"] == "web"
-            && conditions.iter().any(|c| c["type"] == "Ready" && c["status"] == "True")
-    };
-    kube.objects("pods").iter().filter(is_ready).count()
 }
 
 async fn waiting(world: &TestWorld, id: MigrationId) -> String {
@@ -105,7 +53,8 @@ async fn a_full_target_is_waited_for_and_costs_no_ports() {
     world.until(&driver, migration, Phase::Provisioning).await;
     pass(&world, &driver, 1800).await;
     assert_eq!(world.phase(migration).await, Phase::Provisioning);
-    let on_west = |truth: &zcp::sim::Truth| truth.ports.iter().filter(|p| p.cloud == "west").count();
+    let on_west =
+        |truth: &zcp::sim::Truth| truth.ports.iter().filter(|p| p.cloud == "west").count();
     let ports = on_west(&world.sim.truth());
     assert!(ports <= 2, "{ports} ports for one wanted node");
     assert!(waiting(&world, migration).await.contains("0 of 1 new nodes"));
@@ -150,10 +99,8 @@ async fn a_budget_that_allows_nothing_is_named_and_then_lets_go() {
     let (mut world, driver) = world().await;
     let cluster = world.cluster(&driver, "alpha", 2).await;
     world.floor.insert(cluster, 2);
-    deploy(&world, cluster, (2, 2)).await;
-    world
-        .settle(&driver, "pods run", async |world| ready_pods(world, cluster) == 2)
-        .await;
+    world.deploy(cluster, (2, 2)).await;
+    world.settle(&driver, "pods run", async |world| world.ready_pods(cluster) == 2).await;
     let migration = world.migrate(cluster, two_waves()).await;
     world
         .settle(&driver, "the budget is named", async |world| {
@@ -162,27 +109,23 @@ async fn a_budget_that_allows_nothing_is_named_and_then_lets_go() {
         .await;
     pass(&world, &driver, 300).await;
     assert_eq!(world.phase(migration).await, Phase::Draining, "it waits");
-    assert_eq!(ready_pods(&world, cluster), 2, "and evicts nobody");
+    assert_eq!(world.ready_pods(cluster), 2, "and evicts nobody");
     let budget = "/apis/policy/v1/namespaces/default/poddisruptionbudgets/web";
-    ask(&world, cluster, (Method::DELETE, budget, json!({}))).await;
+    world.ask_kube(cluster, (Method::DELETE, budget, json!({}))).await;
     world.until(&driver, migration, Phase::Succeeded).await;
-    world
-        .settle(&driver, "pods run again", async |world| ready_pods(world, cluster) == 2)
-        .await;
+    world.settle(&driver, "pods run again", async |world| world.ready_pods(cluster) == 2).await;
 }
 
 #[tokio::test]
 async fn a_budget_is_kept_at_every_moment_of_a_migration() {
     let (world, driver) = world().await;
     let cluster = world.cluster(&driver, "alpha", 3).await;
-    deploy(&world, cluster, (6, 5)).await;
-    world
-        .settle(&driver, "pods run", async |world| ready_pods(world, cluster) == 6)
-        .await;
+    world.deploy(cluster, (6, 5)).await;
+    world.settle(&driver, "pods run", async |world| world.ready_pods(cluster) == 6).await;
     let migration = world.migrate(cluster, two_waves()).await;
     world
         .settle(&driver, "the migration ends", async |world| {
-            let ready = ready_pods(world, cluster);
+            let ready = world.ready_pods(cluster);
             assert!(ready >= 5, "{ready} pods are ready, the budget wants 5");
             world.phase(migration).await == Phase::Succeeded
         })
@@ -193,8 +136,8 @@ async fn a_budget_is_kept_at_every_moment_of_a_migration() {
 async fn a_drain_that_passes_its_deadline_pauses_and_says_who_blocks() {
     let (world, driver) = world().await;
     let cluster = world.cluster(&driver, "alpha", 1).await;
-    deploy(&world, cluster, (1, 1)).await;
-    world.settle(&driver, "the pod runs", async |world| ready_pods(world, cluster) == 1).await;
+    world.deploy(cluster, (1, 1)).await;
+    world.settle(&driver, "the pod runs", async |world| world.ready_pods(cluster) == 1).await;
     let mut wish = two_waves();
     wish["drain"] = json!({"timeout_seconds": 60, "at_deadline": "pause"});
     let migration = world.migrate(cluster, wish).await;
@@ -293,14 +236,8 @@ async fn a_foreign_cordon_survives_a_rollback() {
     let nodes = kube.objects("nodes");
     let node = nodes.iter().find(|n| !n["metadata"]["labels"]["zcp.io/pool"].is_null());
     let name = node.expect("a worker")["metadata"]["name"].as_str().expect("a name").to_owned();
-    let clock: zcp::clock::SharedClock = world.db.clock.clone();
-    let request = Request::builder()
-        .method(Method::PATCH)
-        .uri(format!("/api/v1/nodes/{name}"))
-        .header("content-type", "application/merge-patch+json")
-        .body(Body::from(json!({"spec": {"unschedulable": true}}).to_string()))
-        .expect("a request");
-    kube.router(clock).oneshot(request).await.expect("an answer");
+    let path = format!("/api/v1/nodes/{name}");
+    world.ask_kube(cluster, (Method::PATCH, &path, json!({"spec": {"unschedulable": true}}))).await;
     let mut wish = two_waves();
     wish["waves"] = json!([{"upto": "100%", "soak_seconds": 0, "gate": "approval"}]);
     let migration = world.migrate(cluster, wish).await;
@@ -365,14 +302,10 @@ async fn labels_that_somebody_removes_come_back() {
     let nodes = kube.objects("nodes");
     let node = nodes.iter().find(|n| n["metadata"]["labels"]["team"] == "shop").expect("one");
     let name = node["metadata"]["name"].as_str().expect("a name");
-    let clock: zcp::clock::SharedClock = world.db.clock.clone();
-    let request = Request::builder()
-        .method(Method::PATCH)
-        .uri(format!("/api/v1/nodes/{name}"))
-        .header("content-type", "application/merge-patch+json")
-        .body(Body::from(json!({"metadata": {"labels": {"team": null}}}).to_string()))
-        .expect("a request");
-    kube.router(clock).oneshot(request).await.expect("an answer");
+    let path = format!("/api/v1/nodes/{name}");
+    world
+        .ask_kube(cluster, (Method::PATCH, &path, json!({"metadata": {"labels": {"team": null}}})))
+        .await;
     assert!(!labelled(&world));
     world.settle(&driver, "the label is back", async |world| labelled(world)).await;
 }

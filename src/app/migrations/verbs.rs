@@ -137,8 +137,10 @@ fn wished(old: &MigrationRow, steer: Steer<'_>, by: &str) -> MigrationRow {
         Verb::Approve => new.approved_wave = Some(old.wave),
         Verb::Rollback => {
             // Turning back is the last word: a wish to commit that was not yet taken up is void.
+            // A pause held the way forward; whoever wants the way back wants it to go on.
             new.wants_rollback = true;
             new.wants_commit = false;
+            new.paused = if old.wants_rollback { new.paused } else { None };
         }
         Verb::Commit => new.wants_commit = true,
         Verb::Cancel => new.wants_cancel = true,
