@@ -70,7 +70,7 @@ fn read(row: &PgRow) -> Result<CloudWork, StoreError> {
         generation: row.try_get("generation")?,
         phase,
         inventory: row.try_get::<Option<Json<Inventory>>, _>("inventory")?.map(|json| json.0),
-        inventory_at: row.try_get::<Option<Ts>, _>("inventory_at")?.map(|at| at.to_jiff()),
+        inventory_at: row.try_get::<Option<Ts>, _>("inventory_at")?.map(Ts::to_jiff),
         check_wanted: row.try_get("check_wanted")?,
     })
 }

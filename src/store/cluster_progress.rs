@@ -120,7 +120,7 @@ fn read(row: &PgRow) -> Result<ClusterWork, StoreError> {
         .find(|one| one.as_str() == vip_port)
         .ok_or_else(|| StoreError::inconsistent("clusters", id, "vip_port"))?;
     let at = |column| -> Result<Option<jiff::Timestamp>, StoreError> {
-        Ok(row.try_get::<Option<Ts>, _>(column)?.map(|at| at.to_jiff()))
+        Ok(row.try_get::<Option<Ts>, _>(column)?.map(Ts::to_jiff))
     };
     let members: i32 = row.try_get("control_plane_count")?;
     let is_wanted = row.try_get::<&str, _>("desired")? == "present";

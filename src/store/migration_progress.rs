@@ -86,7 +86,7 @@ fn read(row: &PgRow) -> Result<Migration, StoreError> {
         wants_commit: row.try_get("wants_commit")?,
         wants_rollback: row.try_get("wants_rollback")?,
         wants_cancel: row.try_get("wants_cancel")?,
-        healthy_since: row.try_get::<Option<Ts>, _>("healthy_since")?.map(|at| at.to_jiff()),
+        healthy_since: row.try_get::<Option<Ts>, _>("healthy_since")?.map(Ts::to_jiff),
         pools: pools.into_iter().map(PoolId::from).collect(),
         nodes: Vec::new(),
     })

@@ -36,8 +36,11 @@ struct Parts {
     /// Limits that stand in for every cloud's own; for tests.
     limits: Option<Limits>,
     budgets: Mutex<HashMap<CloudId, (i64, Arc<Budget>)>>,
-    clients: Mutex<HashMap<AccountId, (Vec<u8>, i64, CloudClient)>>,
+    clients: Mutex<HashMap<AccountId, Kept>>,
 }
+
+/// A client, with the sealed credential and the generation of the cloud that it was made for.
+type Kept = (Vec<u8>, i64, CloudClient);
 
 impl fmt::Debug for CloudClients {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -205,7 +205,6 @@ async fn ask(
         EvictionAnswer::Accepted | EvictionAnswer::Gone | EvictionAnswer::OtherPod => {
             return Ok(None);
         }
-        EvictionAnswer::Budget { message, .. } => message,
         EvictionAnswer::RateLimited { retry_after } => {
             let wait = retry_after.unwrap_or(Duration::from_secs(1));
             format!("the API server asks to wait {} s", wait.as_secs())
@@ -220,7 +219,7 @@ async fn ask(
         EvictionAnswer::WebhookBroken { message } => {
             format!("a webhook of the cluster does not answer: {message}")
         }
-        EvictionAnswer::Retry { message } => message,
+        EvictionAnswer::Budget { message, .. } | EvictionAnswer::Retry { message } => message,
     };
     Ok(Some(blocker(pod, &reason)))
 }

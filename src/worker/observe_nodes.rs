@@ -28,30 +28,6 @@ impl ObserveNodes {
         Self { context }
     }
 
-    fn judge(
-        &self,
-        loaded: &Loaded,
-        (views, daemons): (&[NodeView], &[DaemonView]),
-    ) -> Vec<SeenObject> {
-        let by_server: BTreeMap<&str, &NodeView> =
-            views.iter().filter_map(|view| Some((view.server_id()?, view))).collect();
-        loaded
-            .nodes
-            .iter()
-            .filter(|row| row.node.server_id.is_some())
-            .map(|row| {
-                let server = row.node.server_id.as_deref().unwrap_or_default();
-                seen(loaded, row, (by_server.get(server).copied(), daemons))
-            })
-            .filter(|seen| {
-                loaded
-                    .nodes
-                    .iter()
-                    .any(|row| row.node.id == seen.node && observed::differs(row, seen))
-            })
-            .collect()
-    }
-
     /// How soon to list again: often while nodes come or go or a migration runs.
     fn period(&self, loaded: &Loaded) -> std::time::Duration {
         let settling = |node: &Node| {
@@ -62,6 +38,24 @@ impl ObserveNodes {
         let settings = &self.context.settings;
         if is_busy { settings.busy_period } else { settings.nodes_period }
     }
+}
+
+/// The nodes whose rows say something else than the cluster.
+fn judge(loaded: &Loaded, (views, daemons): (&[NodeView], &[DaemonView])) -> Vec<SeenObject> {
+    let by_server: BTreeMap<&str, &NodeView> =
+        views.iter().filter_map(|view| Some((view.server_id()?, view))).collect();
+    loaded
+        .nodes
+        .iter()
+        .filter(|row| row.node.server_id.is_some())
+        .map(|row| {
+            let server = row.node.server_id.as_deref().unwrap_or_default();
+            seen(loaded, row, (by_server.get(server).copied(), daemons))
+        })
+        .filter(|seen| {
+            loaded.nodes.iter().any(|row| row.node.id == seen.node && observed::differs(row, seen))
+        })
+        .collect()
 }
 
 /// What a node's row should say, given what the cluster says.
@@ -123,10 +117,10 @@ impl Reconciler for ObserveNodes {
             let views = client.list_nodes().await?;
             Ok((views, client.ready_daemons(&wanted).await?))
         };
-        let (views, daemons) = context.call(lease, "list nodes", look).await??;
+        let (views, daemons) = context.call(lease, "list nodes", Box::pin(look)).await??;
         // Rows may have come while we listed; those after the list keep what they have.
         let Some(loaded) = load(context, id).await? else { return Ok(Next::Gone) };
-        let changed = self.judge(&loaded, (&views, &daemons));
+        let changed = judge(&loaded, (&views, &daemons));
         let now = context.now();
         let mut tx = context.fenced(lease).await?;
         if observed::write_objects(&mut tx, order, (&changed, now)).await? {

@@ -94,7 +94,7 @@ fn outside(row: &PgRow, column: &'static str) -> Result<Outside, StoreError> {
 }
 
 fn at(row: &PgRow, column: &str) -> Result<Option<jiff::Timestamp>, StoreError> {
-    Ok(row.try_get::<Option<Ts>, _>(column)?.map(|at| at.to_jiff()))
+    Ok(row.try_get::<Option<Ts>, _>(column)?.map(Ts::to_jiff))
 }
 
 fn read(row: &PgRow) -> Result<NodeRow, StoreError> {

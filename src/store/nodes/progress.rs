@@ -4,7 +4,7 @@ use sqlx::types::Json;
 
 use crate::domain::ids::NodeId;
 use crate::domain::node::{Blocker, Drain, Outside};
-use crate::store::{StoreError, Tx, expect_rows, ts};
+use crate::store::{StoreError, Ts, Tx, expect_rows, ts};
 
 /// A change of one node.
 #[derive(Debug, Clone)]
@@ -56,8 +56,12 @@ pub async fn write(
     change: Change,
     now: jiff::Timestamp,
 ) -> Result<(), StoreError> {
-    let now = ts(now);
-    let query = match change {
+    let query = query(id, change, ts(now));
+    expect_rows(&query.execute(&mut **tx).await?, 1)
+}
+
+fn query(id: NodeId, change: Change, now: Ts) -> Query {
+    match change {
         Change::Dismiss(why) => {
             sqlx::query("UPDATE nodes SET desired = 'absent', trouble = $2 WHERE id = $1")
                 .bind(id)
@@ -89,6 +93,12 @@ pub async fn write(
              WHERE id = $1",
         )
         .bind(id),
+        other => drain_query(id, other, now),
+    }
+}
+
+fn drain_query(id: NodeId, change: Change, now: Ts) -> Query {
+    match change {
         Change::Trouble(why, until) => {
             sqlx::query("UPDATE nodes SET trouble = $2, not_before = $3 WHERE id = $1")
                 .bind(id)
@@ -132,8 +142,7 @@ pub async fn write(
             sqlx::query("UPDATE nodes SET closed_at = $2 WHERE id = $1").bind(id).bind(now)
         }
         server => server_query(id, server),
-    };
-    expect_rows(&query.execute(&mut **tx).await?, 1)
+    }
 }
 
 type Query = sqlx::query::Query<'static, sqlx::Postgres, sqlx::postgres::PgArguments>;

@@ -158,15 +158,14 @@ impl ClusterWorker {
     ) -> Result<Done, WorkError> {
         let node = &row.node;
         let client = loaded.client(&self.context, node.cloud_id)?;
-        let id = match &node.port_id {
-            Some(id) => Some(id.clone()),
-            None => {
-                let marks = format!(
-                    "zcp.install={} zcp.cluster={} zcp.node={}",
-                    self.context.installation.id, node.cluster_id, node.id
-                );
-                self.find_port(lease, &client, marks).await?
-            }
+        let id = if let Some(id) = &node.port_id {
+            Some(id.clone())
+        } else {
+            let marks = format!(
+                "zcp.install={} zcp.cluster={} zcp.node={}",
+                self.context.installation.id, node.cluster_id, node.id
+            );
+            self.find_port(lease, &client, marks).await?
         };
         if let Some(id) = id {
             let delete = client.delete_port(&id);
@@ -218,13 +217,12 @@ impl ClusterWorker {
             return Ok(Done::Progress);
         };
         let client = loaded.client(&self.context, group.cloud_id)?;
-        let outside = match &group.server_group_id {
-            Some(outside) => Some(outside.clone()),
-            None => {
-                let list = client.list_server_groups();
-                let all = self.context.call(lease, "find server group", list).await??;
-                all.into_iter().find(|one| one.name == group.name).map(|one| one.id)
-            }
+        let outside = if let Some(outside) = &group.server_group_id {
+            Some(outside.clone())
+        } else {
+            let list = client.list_server_groups();
+            let all = self.context.call(lease, "find server group", list).await??;
+            all.into_iter().find(|one| one.name == group.name).map(|one| one.id)
         };
         if let Some(outside) = outside {
             let mut tx = self.context.fenced(lease).await?;
@@ -246,15 +244,14 @@ impl ClusterWorker {
     ) -> Result<Done, WorkError> {
         let cluster = &loaded.cluster;
         let client = loaded.client(&self.context, cluster.control_plane_cloud)?;
-        let id = match &cluster.vip_port_id {
-            Some(id) => Some(id.clone()),
-            None => {
-                let marks = format!(
-                    "zcp.install={} zcp.cluster={} zcp.role=vip",
-                    self.context.installation.id, cluster.id
-                );
-                self.find_port(lease, &client, marks).await?
-            }
+        let id = if let Some(id) = &cluster.vip_port_id {
+            Some(id.clone())
+        } else {
+            let marks = format!(
+                "zcp.install={} zcp.cluster={} zcp.role=vip",
+                self.context.installation.id, cluster.id
+            );
+            self.find_port(lease, &client, marks).await?
         };
         if let Some(id) = id {
             let delete = client.delete_port(&id);

@@ -52,6 +52,9 @@ pub(super) enum Done {
     Wait(Duration),
 }
 
+/// A step and what it came to.
+type Taken<'a> = (&'a Planned<Step>, Result<Done, WorkError>);
+
 /// Reconciles clusters.
 #[derive(Debug, Clone)]
 pub struct ClusterWorker {
@@ -70,11 +73,9 @@ impl ClusterWorker {
         loaded: &Loaded,
         plan: &Plan<Step>,
     ) -> Result<Done, WorkError> {
-        let mut steps: Vec<BoxFuture<'_, (&Planned<Step>, Result<Done, WorkError>)>> = Vec::new();
+        let mut steps: Vec<BoxFuture<'_, Taken<'_>>> = Vec::new();
         for planned in &plan.steps {
-            steps.push(Box::pin(async move {
-                (planned, self.step(lease, loaded, &planned.step, &planned.reason).await)
-            }));
+            steps.push(Box::pin(async move { (planned, self.step(lease, loaded, planned).await) }));
         }
         let mut results =
             futures::stream::iter(steps).buffer_unordered(self.context.settings.parallel_steps);
@@ -103,9 +104,9 @@ impl ClusterWorker {
         &self,
         lease: &Lease,
         loaded: &Loaded,
-        step: &Step,
-        reason: &str,
+        planned: &Planned<Step>,
     ) -> Result<Done, WorkError> {
+        let Planned { step, reason } = planned;
         tracing::info!(
             cluster.name = %loaded.cluster.name, %step, reason,
             "cluster {}: {step} ({reason})", loaded.cluster.name

@@ -118,27 +118,26 @@ impl ClusterWorker {
         let mut ours: Vec<Port> =
             found.into_iter().filter(|port| port.description == description).collect();
         ours.sort_by(|a, b| a.id.cmp(&b.id));
-        let port = match ours.into_iter().next() {
-            Some(port) => port,
-            None => {
-                let (cloud, inventory) = facts(loaded, cloud)?;
-                let defaults = &cloud.spec.defaults;
-                let network =
-                    named("defaults.network", resolve::network(inventory, &defaults.network))?;
-                let group = named(
-                    "defaults.security_group",
-                    resolve::security_group(inventory, &defaults.security_group),
-                )?;
-                let new = CreatePort {
-                    network_id: network.id.clone(),
-                    name,
-                    description,
-                    security_groups: vec![group.id.clone()],
-                    allowed_address_pairs: pairs,
-                    fixed_ip: None,
-                };
-                self.context.call(lease, "create port", client.create_port(&new)).await??
-            }
+        let port = if let Some(port) = ours.into_iter().next() {
+            port
+        } else {
+            let (cloud, inventory) = facts(loaded, cloud)?;
+            let defaults = &cloud.spec.defaults;
+            let network =
+                named("defaults.network", resolve::network(inventory, &defaults.network))?;
+            let group = named(
+                "defaults.security_group",
+                resolve::security_group(inventory, &defaults.security_group),
+            )?;
+            let new = CreatePort {
+                network_id: network.id.clone(),
+                name,
+                description,
+                security_groups: vec![group.id.clone()],
+                allowed_address_pairs: pairs,
+                fixed_ip: None,
+            };
+            self.context.call(lease, "create port", client.create_port(&new)).await??
         };
         let tags = self.tags(loaded);
         if !tags.iter().all(|tag| port.tags.contains(tag)) {
@@ -171,12 +170,11 @@ impl ClusterWorker {
             self.context.call(lease, "find server group", client.list_server_groups()).await??;
         let mut named: Vec<_> = all.into_iter().filter(|one| one.name == group.name).collect();
         named.sort_by(|a, b| a.id.cmp(&b.id));
-        let outside = match named.into_iter().next() {
-            Some(found) => found.id,
-            None => {
-                let create = client.create_server_group(&group.name);
-                self.context.call(lease, "create server group", create).await??
-            }
+        let outside = if let Some(found) = named.into_iter().next() {
+            found.id
+        } else {
+            let create = client.create_server_group(&group.name);
+            self.context.call(lease, "create server group", create).await??
         };
         let mut tx = self.context.fenced(lease).await?;
         groups::write(&mut tx, id, Outside::Present, Some(&outside)).await?;

@@ -2,6 +2,8 @@
 
 pub mod api;
 mod db;
+mod report;
+mod tenant;
 mod wait;
 pub mod world;
 

@@ -8,12 +8,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
-use http::{Method, Request};
 use jiff::SignedDuration;
-use serde_json::{Value, json};
+use serde_json::Value;
 use sqlx::Row;
-use tower::ServiceExt as _;
 use zcp::app::authz::Caller;
 use zcp::app::clouds::NewCloud;
 use zcp::app::clusters::{NewCluster, PoolChange};
@@ -30,7 +27,7 @@ use zcp::domain::migration::{MigrationSpec, Phase, Verb};
 use zcp::domain::offering::OfferingSpec;
 use zcp::kubernetes::Connector;
 use zcp::openstack::{Limits, Transport};
-use zcp::sim::kubernetes::{KubeCluster, KubeSettings};
+use zcp::sim::kubernetes::KubeSettings;
 use zcp::sim::{Fetched, NodeFacing, Timing, World, WorldSettings};
 use zcp::store::seal::KeyRing;
 use zcp::worker::clients::{CloudClients, MakeTransport};
@@ -46,7 +43,7 @@ const PATIENCE: SignedDuration = SignedDuration::from_hours(6);
 const TICKS: usize = 6_000;
 
 /// The CNI that every cluster of a test gets.
-const CNI: &str = r#"
+const CNI: &str = r"
 apiVersion: apps/v1
 kind: DaemonSet
 metadata: {name: zcp-cni, namespace: kube-system}
@@ -58,7 +55,7 @@ spec:
       hostNetwork: true
       tolerations: [{operator: Exists}]
       containers: [{name: cni, image: cni:1}]
-"#;
+";
 
 /// What differs between worlds.
 #[derive(Debug, Clone)]
@@ -98,7 +95,7 @@ pub struct TestWorld {
     pub app: App,
     /// The operator who asks.
     pub ask: Ask,
-    given: Given,
+    pub(super) given: Given,
     settings: Settings,
     /// Most workers that may exist at once, per cluster.
     pub ceiling: usize,
@@ -107,9 +104,9 @@ pub struct TestWorld {
 }
 
 /// What an installation is given once.
-struct Given {
+pub(super) struct Given {
     keys: String,
-    install: InstallId,
+    pub(super) install: InstallId,
     node_ca: String,
     options: WorldOptions,
 }
@@ -310,7 +307,7 @@ impl TestWorld {
         let row = row.fetch_one(self.db.store.pool()).await.expect("work items");
         let work: Option<zcp::store::Ts> = row.get("due");
         let now = self.db.now();
-        let next = [work.map(|due| due.to_jiff()), self.sim.next_due()];
+        let next = [work.map(zcp::store::Ts::to_jiff), self.sim.next_due()];
         let next = next.into_iter().flatten().min().unwrap_or(now);
         let least = now + SignedDuration::from_millis(100);
         let most = now + SignedDuration::from_mins(10);
@@ -337,37 +334,6 @@ impl TestWorld {
             let serving = self.serving(*cluster);
             assert!(serving >= *floor, "{serving} workers serve, {floor} must");
         }
-    }
-
-    /// Workers that are Ready and not cordoned, as the cluster itself says.
-    pub fn serving(&self, cluster: ClusterId) -> usize {
-        let Some(kube) = self.kube_of(cluster) else { return 0 };
-        let nodes = kube.objects("nodes");
-        let serves = |node: &&Value| {
-            let conditions = node["status"]["conditions"].as_array().cloned().unwrap_or_default();
-            let is_ready = conditions.iter().any(|c| c["type"] == "Ready" && c["status"] == "True");
-            is_ready
-                && node["spec"]["unschedulable"] != json!(true)
-                && !node["metadata"]["labels"]["zcp.io/pool"].is_null()
-        };
-        nodes.iter().filter(serves).count()
-    }
-
-    /// Nodes that bear a cordon.
-    pub fn cordons(&self, cluster: ClusterId) -> usize {
-        let Some(kube) = self.kube_of(cluster) else { return 0 };
-        let nodes = kube.objects("nodes");
-        nodes.iter().filter(|node| node["spec"]["unschedulable"] == json!(true)).count()
-    }
-
-    /// The simulated cluster behind one of ours, found by its servers' marks.
-    pub fn kube_of(&self, cluster: ClusterId) -> Option<Arc<KubeCluster>> {
-        let id = cluster.to_string();
-        let truth = self.sim.truth();
-        let vip = truth.ports.iter().find(|port| {
-            port.description.contains(&id) && port.description.contains("zcp.role=vip")
-        })?;
-        self.sim.kube(&format!("{}:6443", vip.addresses.first()?))
     }
 
     /// Makes a cluster on east and waits until it is as wanted.
@@ -428,86 +394,6 @@ impl TestWorld {
         view.is_ok_and(|view| view.cluster.phase == ClusterPhase::Deleted)
     }
 
-    /// Sends a request to the cluster's API as its administrator.
-    pub async fn ask_kube(&self, cluster: ClusterId, (method, path, body): (Method, &str, Value)) {
-        let kube = self.kube_of(cluster).expect("an API");
-        let content_type = match method {
-            Method::PATCH => "application/merge-patch+json",
-            _ => "application/json",
-        };
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header("content-type", content_type)
-            .body(Body::from(body.to_string()))
-            .expect("a request");
-        let clock: zcp::clock::SharedClock = self.db.clock.clone();
-        let answer = kube.router(clock).oneshot(request).await.expect("an answer");
-        assert!(answer.status().is_success(), "{path}: {}", answer.status());
-    }
-
-    /// A Deployment with a budget, as a tenant has it.
-    pub async fn deploy(&self, cluster: ClusterId, (replicas, available): (u32, u32)) {
-        let labels = json!({"app": "web"});
-        let deployment = json!({
-            "apiVersion": "apps/v1", "kind": "Deployment",
-            "metadata": {"name": "web", "namespace": "default"},
-            "spec": {
-                "replicas": replicas,
-                "selector": {"matchLabels": labels},
-                "template": {
-                    "metadata": {"labels": labels},
-                    "spec": {"containers": [{"name": "web", "image": "web:1"}]},
-                },
-            },
-        });
-        let path = "/apis/apps/v1/namespaces/default/deployments";
-        self.ask_kube(cluster, (Method::POST, path, deployment)).await;
-        let budget = json!({
-            "apiVersion": "policy/v1", "kind": "PodDisruptionBudget",
-            "metadata": {"name": "web", "namespace": "default"},
-            "spec": {"minAvailable": available, "selector": {"matchLabels": labels}},
-        });
-        let path = "/apis/policy/v1/namespaces/default/poddisruptionbudgets";
-        self.ask_kube(cluster, (Method::POST, path, budget)).await;
-    }
-
-    /// Pods of [`Self::deploy`] that are Ready.
-    pub fn ready_pods(&self, cluster: ClusterId) -> usize {
-        let Some(kube) = self.kube_of(cluster) else { return 0 };
-        let is_ready = |pod: &&Value| {
-            let conditions = pod["status"]["conditions"].as_array().cloned().unwrap_or_default();
-            pod["metadata"]["labels"]["app"] == "web"
-                && conditions.iter().any(|c| c["type"] == "Ready" && c["status"] == "True")
-        };
-        kube.objects("pods").iter().filter(is_ready).count()
-    }
-
-    /// Names of the cluster's workers, as it says itself.
-    pub fn worker_names(&self, cluster: ClusterId) -> Vec<String> {
-        let nodes = self.kube_of(cluster).map(|kube| kube.objects("nodes")).unwrap_or_default();
-        let is_worker = |node: &&Value| !node["metadata"]["labels"]["zcp.io/pool"].is_null();
-        let name = |node: &Value| node["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-        nodes.iter().filter(is_worker).map(name).collect()
-    }
-
-    /// Makes a port with our marks that belongs to no node, as a replica's late call does.
-    pub fn plant_orphan_port(&self, cluster: ClusterId) {
-        let description = format!(
-            "zcp.install={} zcp.cluster={cluster} zcp.node={}",
-            self.given.install,
-            self.db.ids.uuid()
-        );
-        let planted = self.sim.with_cloud("east", |cloud, now| {
-            let network = cloud.network.networks.iter().find(|one| one.name == "kaas");
-            let network = network.expect("the tenant network").id;
-            let project = cloud.network.ports.values().next().expect("a port").project_id.clone();
-            let port = cloud.make_port(network, &project, now).expect("a free address");
-            cloud.network.ports.get_mut(&port).expect("just made").description = description;
-        });
-        planted.expect("a cloud called east");
-    }
-
     /// Changes the size of the cluster's pool.
     pub async fn scale(&self, cluster: ClusterId, count: u32) {
         let wish = PoolChange { count: Some(count), ..PoolChange::default() };
@@ -557,56 +443,6 @@ impl TestWorld {
             truth.servers.is_empty() && truth.ports.is_empty() && truth.groups.is_empty()
         })
         .await;
-    }
-
-    /// What is going on, for the message of a failed test.
-    pub async fn report(&self) -> String {
-        let pool = self.db.store.pool();
-        let mut text = format!("now {}\n", self.db.now());
-        let work = sqlx::query(
-            "SELECT kind, resource_id::text AS id, due_at::text AS due, attempts,
-                    coalesce(last_error, parked_reason, '') AS why
-             FROM work_items ORDER BY kind",
-        );
-        for row in work.fetch_all(pool).await.unwrap_or_default() {
-            let (kind, due, why): (String, String, String) =
-                (row.get("kind"), row.get("due"), row.get("why"));
-            text += &format!(
-                "work {kind} due {due} attempts {} {why}\n",
-                row.get::<i32, _>("attempts")
-            );
-        }
-        let waiting = sqlx::query(
-            "SELECT 'cluster' AS what, phase, waiting::text AS waiting FROM clusters
-             UNION ALL SELECT 'migration', phase, waiting::text FROM migrations",
-        );
-        for row in waiting.fetch_all(pool).await.unwrap_or_default() {
-            let (what, phase, waiting): (String, String, String) =
-                (row.get("what"), row.get("phase"), row.get("waiting"));
-            text += &format!("{what} {phase} waits {waiting}\n");
-        }
-        let nodes = sqlx::query(
-            "SELECT name, desired, port, server, coalesce(server_status, '') AS status, token,
-                    object, kubelet::text AS kubelet, drain, coalesce(trouble, '') AS trouble
-             FROM nodes WHERE closed_at IS NULL ORDER BY name",
-        );
-        for row in nodes.fetch_all(pool).await.unwrap_or_default() {
-            let words: Vec<String> = [
-                "name", "desired", "port", "server", "status", "token", "object", "drain",
-                "trouble", "kubelet",
-            ]
-            .map(|column| row.get::<String, _>(column))
-            .into();
-            text += &format!("node {}\n", words.join(" "));
-        }
-        let truth = self.sim.truth();
-        for server in &truth.servers {
-            text += &format!("server {} {} {}\n", server.cloud, server.name, server.status);
-        }
-        for port in &truth.ports {
-            text += &format!("port {} {} {}\n", port.cloud, port.name, port.description);
-        }
-        text
     }
 }
 
