@@ -84,7 +84,7 @@ class Control:
         return self.seen("cluster", "get", name)
 
     def scale(self, name, count):
-        self.ctl("cluster", "scale", name, "--pool", "web", "--count", str(count), "--wait",
+        self.ctl("cluster", "scale", name, "web", "--count", str(count), "--wait",
                  "--timeout", "4m")
 
     def delete(self, name):

@@ -13,7 +13,7 @@ def group(world):
 def no_room(world):
     """The migration waits, says why, and goes on by itself once there is a host."""
     source, target = home(world)
-    world.lab.hosts(target, "disabled")
+    world.lab.room(target, False)
     try:
         identity = world.control.migrate("shop", target, "--waves", "1,100%", "--soak", "1s",
                                          "--hold", "1s")
@@ -24,7 +24,7 @@ def no_room(world):
             return [text for text in told if "host" in text.lower()] or None
         told = until("the node says that no host has room", trouble, 120, 0.5)
     finally:
-        world.lab.hosts(target, "enabled")
+        world.lab.room(target, True)
     world.control.reach(identity, "succeeded", patience=400)
     settled(world, target)
     wait_for_ports(world)
@@ -47,8 +47,7 @@ def lost_answer(world):
     before = {row["id"] for row in world.witness.servers(cloud)}
     world.lab.service(cloud, "pause", "nova-api")
     try:
-        world.control.ctl("cluster", "scale", "shop", "--pool", "web", "--count",
-                          str(WORKERS + 1))
+        world.control.ctl("cluster", "scale", "shop", "web", "--count", str(WORKERS + 1))
         wait_seconds(40, "Nova holds the request, zcpd gives up on it")
     finally:
         world.lab.service(cloud, "resume", "nova-api")

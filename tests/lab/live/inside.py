@@ -3,6 +3,7 @@ cases, prints what held, and ends all that it started."""
 import argparse
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -47,7 +48,7 @@ class World:
 
     def explain(self, name):
         """All that helps to understand a failure, in a file of its own."""
-        path = os.path.join(self.rig.logs, "failed-%s.txt" % name.replace(" ", "-").replace("/", "-"))
+        path = os.path.join(self.rig.logs, "failed-%s.txt" % re.sub(r"\W+", "-", name))
         with open(path, "w") as f:
             f.write(traceback.format_exc())
             for words in (["cluster", "list"], ["migration", "list"], ["work", "list"]):
@@ -93,6 +94,7 @@ def main():
     finally:
         world.lab.heal()
         world.rig.stop()
+        world.witness.purge()
     table([tuple(row) for row in json.loads(options.before)] + world.seconds)
     print("%d passed, %d failed" % (world.passed, world.failed))
     return 1 if world.failed or not world.passed else 0

@@ -90,6 +90,24 @@ class Witness:
         except AssertionError:
             raise AssertionError("left in the clouds: %s" % "; ".join(look.left)) from None
 
+    def purge(self):
+        """Removes what a failed run left, so that the next one finds the clouds as this one did."""
+        for cloud in CLOUDS:
+            client, things = self.kaas[cloud], self.things(cloud)
+            for kind, service, path in (("servers", "nova-api", "/servers/%s"),
+                                        ("ports", "neutron", "/v2.0/ports/%s"),
+                                        ("server groups", "nova-api", "/os-server-groups/%s")):
+                new = {row["id"] for row in things[kind]} - self.before[cloud][kind]
+                for identity in new:
+                    try:
+                        client.call("DELETE", service, path % identity)
+                    except rest.Failed as error:
+                        if error.code != 404:
+                            print("   not removed: %s" % error, flush=True)
+                if new and kind == "servers":
+                    until("servers are gone", lambda: not new & {
+                        row["id"] for row in self.servers(cloud)}, 60)
+
     def record(self, server):
         """What the hypervisor holds of a server."""
         [path] = glob.glob(os.path.join(self.rig.state, "*/vms", server + ".json"))
@@ -188,11 +206,23 @@ class Lab:
             admin.call("PUT", "nova-api", "/os-services/" + row["id"], {"status": status},
                        headers={"X-OpenStack-Nova-API-Version": "2.53"})
 
+    def room(self, cloud, there_is):
+        """Placement's figures: without room Nova accepts a server and then finds no valid host.
+        Compute services write their own figures back only after minutes."""
+        admin, version = self.witness.admin[cloud], {"OpenStack-API-Version": "placement 1.26"}
+        providers = admin.get("placement", "/resource_providers", headers=version)
+        for row in providers["resource_providers"]:
+            path = "/resource_providers/%s/inventories/VCPU" % row["uuid"]
+            inventory = admin.get("placement", path, headers=version)
+            inventory["reserved"] = 0 if there_is else inventory["total"]
+            admin.call("PUT", "placement", path, inventory, headers=version)
+
     def heal(self):
         """As if no case had ever touched anything."""
         for cloud in CLOUDS:
             self.service(cloud, "resume", "neutron", "nova-api")
             self.hosts(cloud, "enabled")
+            self.room(cloud, True)
 
 
 def wait_seconds(seconds, why):
