@@ -91,15 +91,18 @@ pub async fn accounts(
     rows.iter().map(read_account).collect()
 }
 
-/// One account.
+/// One account, unless its cloud was removed: then its login is gone.
 pub async fn account(
     executor: impl PgExecutor<'_>,
     id: AccountId,
 ) -> Result<Option<AccountWork>, StoreError> {
-    let row = sqlx::query("SELECT id, cloud_id, credential FROM accounts WHERE id = $1")
-        .bind(id)
-        .fetch_optional(executor)
-        .await?;
+    let row = sqlx::query(
+        "SELECT id, cloud_id, credential FROM accounts
+         WHERE id = $1 AND cloud_id IN (SELECT id FROM clouds WHERE removed_at IS NULL)",
+    )
+    .bind(id)
+    .fetch_optional(executor)
+    .await?;
     row.as_ref().map(read_account).transpose()
 }
 

@@ -205,6 +205,7 @@ pub async fn remove(app: &App, ask: &Ask, name: &str, seen: Option<i64>) -> Resu
     }
     for account in clouds::list_accounts(&mut *act.tx, cloud.id).await? {
         work::delete(&mut act.tx, WorkKind::ObserveServers, account.id).await?;
+        work::delete(&mut act.tx, WorkKind::Sweep, account.id).await?;
     }
     work::delete(&mut act.tx, WorkKind::Cloud, cloud.id).await?;
     clouds::remove(&mut act.tx, cloud.id, act.now).await?;
