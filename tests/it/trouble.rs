@@ -309,3 +309,18 @@ async fn labels_that_somebody_removes_come_back() {
     assert!(!labelled(&world));
     world.settle(&driver, "the label is back", async |world| labelled(world)).await;
 }
+
+#[tokio::test]
+async fn a_removed_cloud_is_not_looked_at_any_more() {
+    let (world, driver) = world().await;
+    pass(&world, &driver, 60).await;
+    zcp::app::clouds::remove(&world.app, &world.ask, "west", None).await.expect("removed");
+    pass(&world, &driver, 1800).await;
+    let row = sqlx::query(
+        "SELECT count(*) FROM work_items
+         JOIN accounts ON accounts.id = resource_id JOIN clouds ON clouds.id = cloud_id
+         WHERE clouds.name = 'west'",
+    );
+    let row = row.fetch_one(world.db.store.pool()).await.expect("work items");
+    assert_eq!(row.get::<i64, _>(0), 0);
+}
