@@ -3,9 +3,11 @@
 pub mod access;
 pub mod bootstrap_token;
 pub mod cloud;
+pub mod clouds_yaml;
 pub mod cluster;
 pub mod condition;
 pub mod credential;
+pub mod duration;
 pub mod field;
 pub mod ids;
 pub mod inventory;

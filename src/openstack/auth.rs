@@ -6,6 +6,7 @@ use secrecy::SecretString;
 use url::Url;
 
 use crate::domain::cloud::Interface;
+use crate::domain::credential::Credential as Stored;
 
 /// All that is needed to log in to one project of one cloud.
 #[derive(Debug, Clone)]
@@ -50,6 +51,24 @@ pub enum Credential {
         /// The secret.
         secret: SecretString,
     },
+}
+
+impl From<Stored> for Credential {
+    fn from(stored: Stored) -> Self {
+        match stored {
+            Stored::Password { username, user_domain, password, project, project_domain } => {
+                let domain = DomainRef::Name(project_domain);
+                Self::Password {
+                    user: UserRef::Name { name: username, domain: DomainRef::Name(user_domain) },
+                    password: password.into(),
+                    project: ProjectRef::Name { name: project, domain },
+                }
+            }
+            Stored::ApplicationCredential { id, secret } => {
+                Self::ApplicationCredential { id, secret: secret.into() }
+            }
+        }
+    }
 }
 
 /// A domain of Keystone.
