@@ -410,6 +410,19 @@ impl Migration {
         assigned.unwrap_or(self.spec.waves.len().saturating_sub(1))
     }
 
+    /// When the clock alone moves it on: the end of a soak that stays healthy, or of the hold.
+    pub fn next_moment(&self) -> Option<Timestamp> {
+        let seconds = |n: u32| SignedDuration::from_secs(i64::from(n));
+        match self.phase {
+            Phase::Soaking => {
+                let soak = self.spec.waves.get(self.wave)?.soak_seconds;
+                Some(self.healthy_since? + seconds(soak))
+            }
+            Phase::Holding => Some(self.phase_since + seconds(self.spec.hold_seconds)),
+            _ => None,
+        }
+    }
+
     /// When a drain that began at `since` must be over.
     pub fn drain_deadline(&self, since: Timestamp) -> Timestamp {
         since + SignedDuration::from_secs(i64::from(self.spec.drain.timeout_seconds))

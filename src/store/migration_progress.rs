@@ -92,8 +92,8 @@ fn read(row: &PgRow) -> Result<Migration, StoreError> {
     })
 }
 
-/// Moves the phase, if it still is what the plan saw and nobody turned round meanwhile. Returns
-/// whether it moved.
+/// Moves the phase, if it still is what the plan saw and nobody turned round meanwhile. What the
+/// old phase waited for is forgotten. Returns whether it moved.
 pub async fn move_phase(
     tx: &mut Tx,
     migration: &Migration,
@@ -107,6 +107,7 @@ pub async fn move_phase(
              phase_since = $5,
              updated_at = $5,
              healthy_since = NULL,
+             waiting = '[]',
              finished_at = CASE
                  WHEN $3 IN ('succeeded', 'rolled_back', 'cancelled') THEN $5 END
          WHERE id = $1 AND phase = $2 AND wants_rollback = $6 AND wants_cancel = $7

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::future::BoxFuture;
+use jiff::Timestamp;
 
 use super::cluster::Done;
 use super::cluster::load::{Loaded, load, plan_pool};
@@ -299,6 +300,14 @@ fn target_trouble(loaded: &Loaded, migration: &Migration) -> Option<String> {
     resolve::image(inventory, offering, (&cloud.name, &cloud.spec)).err()
 }
 
+/// When to look again if nothing wakes us: not later than the clock alone moves it on.
+fn look_again(migration: &Migration, now: Timestamp) -> Duration {
+    let left = migration.next_moment().map(|at| at.duration_since(now));
+    let left = left.and_then(|left| Duration::try_from(left).ok());
+    // A moment that has passed without a step waits for something else.
+    left.filter(|left| !left.is_zero()).map_or(LOOK_AGAIN, |left| left.min(LOOK_AGAIN))
+}
+
 impl Reconciler for MigrationWorker {
     const KIND: WorkKind = WorkKind::Migration;
 
@@ -320,7 +329,7 @@ impl Reconciler for MigrationWorker {
             let work = Work { lease, loaded: &loaded, migration: &migration };
             if plan.steps.is_empty() {
                 self.report(&work, (&plan.waiting, None)).await?;
-                return Ok(Next::After(LOOK_AGAIN));
+                return Ok(Next::After(look_again(&migration, self.context.now())));
             }
             match self.act(&work, &plan).await {
                 Ok(Done::Progress) => {}
