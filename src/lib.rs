@@ -17,21 +17,26 @@
 //! | [`http`] | routes; thin | api, app, domain, clock, telemetry |
 //! | [`telemetry`] | logging, and every metric of the service in one struct | domain |
 //! | [`config`] | one typed configuration; only the binaries read it | domain |
-//! | [`cli`] | zcpctl | api, domain |
-//! | [`dev`] | `zcpd dev`: private Postgres and child processes | domain, clock |
+//! | [`service`] | puts the service together: listeners, workers, metrics | all but cli, dev, sim |
+//! | [`cli`] | zcpctl | api, clock, domain |
+//! | [`dev`] | `zcpd dev`: private Postgres and child processes | api, cli, clock, domain |
 //!
 //! `tests/it/tidy.rs` fails on any edge that is not in this table.
 
 pub mod api;
 pub mod app;
 pub mod bootstrap;
+pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod dev;
 pub mod domain;
 pub mod http;
 pub mod kubernetes;
 pub mod openstack;
 pub mod plan;
+pub mod service;
 pub mod sim;
 pub mod store;
+pub mod telemetry;
 pub mod worker;

@@ -9,6 +9,7 @@ pub mod extract;
 pub mod health;
 pub mod node;
 pub mod router;
+pub mod tls;
 mod v1;
 
 use std::future::Future;

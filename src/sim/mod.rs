@@ -11,7 +11,7 @@
 //! | [`kubernetes`] | tenant clusters: objects, controllers, kubelets, and their HTTP face |
 //! | [`guest`], [`user_data`], [`node_facing`] | what happens inside servers |
 //! | [`clusters`] | which servers carry which cluster |
-//! | [`truth`], [`control`], [`serve`] | for tests and demos; `zcpd sim` as a process |
+//! | [`truth`], [`control`], [`serve`], [`knobs`] | for tests and demos; `zcpd sim` as a process |
 //!
 //! No code of the service knows that it talks to a simulation: it is held to the real thing by one
 //! contract suite that runs against both.
@@ -24,6 +24,7 @@ pub mod control;
 pub mod faults;
 pub mod found;
 pub mod guest;
+pub mod knobs;
 pub mod kubernetes;
 pub mod network;
 pub mod node_facing;

@@ -29,6 +29,7 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
 use super::control::{self, Control};
+use super::faults::Faults;
 use super::found::{CREDENTIAL_SECRET, PASSWORD};
 use super::kubernetes::{KubeCluster, TlsSettings};
 use super::node_facing::NodeFacing;
@@ -60,6 +61,8 @@ pub struct SimSettings {
     pub speed: f64,
     /// Port of the control API; 0 for any.
     pub control_port: u16,
+    /// What goes wrong in every cloud from the start; `None` leaves a stored world as it is.
+    pub faults: Option<Faults>,
 }
 
 /// `sim.json`.
@@ -97,6 +100,11 @@ pub async fn serve(
     let stored = file("world.json");
     let (world, clock) = open(&settings, clock, &stored).await?;
     world.set_node_facing(NodeFacing::over_network());
+    if let Some(faults) = &settings.faults {
+        for name in world.clouds() {
+            let _known = world.with_cloud(&name, |cloud, _| cloud.faults = faults.clone());
+        }
+    }
 
     let tasks = TaskTracker::new();
     let known = known_addresses(&file("sim.json")).await;

@@ -39,6 +39,7 @@ impl Running {
             world: WorldSettings::with_timing(Timing::instant()),
             speed: 1.0,
             control_port: 0,
+            faults: None,
         };
         let cancel = stop.clone();
         let served = tokio_util::task::TaskTracker::new()

@@ -1,0 +1,361 @@
+//! `zcpctl migration`
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use super::cluster::find_cluster;
+use super::confirm::Consent;
+use super::output::{Rows, facts, moment, note, table, word};
+use super::{Context, Failure, watch};
+use crate::api::migrations::{Migration, NewMigration, VerbRequest};
+use crate::domain::duration::HumanDuration;
+use crate::domain::migration::{AtDeadline, CommitPolicy, DrainSpec, Verb};
+use crate::domain::wave::{Gate, Upto, WaveSpec, default_waves};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum MigrationCommand {
+    /// Begins to move a cluster's workers to another cloud, in waves.
+    Start(Box<StartArgs>),
+    /// Lists migrations, newest first.
+    List {
+        /// Only of this cluster.
+        #[arg(long)]
+        cluster: Option<String>,
+    },
+    /// Shows a migration with its nodes.
+    Get(Which),
+    /// Follows a migration to its end, or until it waits for a person.
+    Watch {
+        #[command(flatten)]
+        which: Which,
+        /// How long to follow at most; then exit with 3.
+        #[arg(long, value_name = "DURATION", default_value = "30d")]
+        timeout: HumanDuration,
+        /// Go on watching when it waits for a person.
+        #[arg(long)]
+        to_the_end: bool,
+    },
+    /// Takes no further step until resumed.
+    Pause(Steer),
+    /// Goes on after a pause.
+    Resume(Steer),
+    /// Lets the wave that waits for approval pass.
+    Approve(Steer),
+    /// Turns back: workers return to the source, which was kept.
+    Rollback {
+        #[command(flatten)]
+        steer: Steer,
+        #[command(flatten)]
+        consent: Consent,
+    },
+    /// Ends the hold and deletes the old nodes. There is no way back after it.
+    Commit {
+        #[command(flatten)]
+        steer: Steer,
+        #[command(flatten)]
+        consent: Consent,
+    },
+    /// Ends it before the first server is made.
+    Cancel(Steer),
+    /// Forgets back-off and attempts of what is parked.
+    Retry(Steer),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Which {
+    /// Name or id of the cluster (its newest migration), or id of the migration.
+    #[arg(value_name = "CLUSTER")]
+    name: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Steer {
+    #[command(flatten)]
+    which: Which,
+    /// Why, for whoever reads the timeline.
+    #[arg(long)]
+    reason: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct StartArgs {
+    /// Name or id of the cluster.
+    cluster: String,
+    /// Cloud that the workers move to.
+    #[arg(long, value_name = "CLOUD")]
+    to: String,
+    /// Cloud that they leave; default: the one on which they all are.
+    #[arg(long, value_name = "CLOUD")]
+    from: Option<String>,
+    /// Pool that moves; default: all on the source. Repeatable.
+    #[arg(long = "pool", value_name = "POOL")]
+    pools: Vec<String>,
+    /// How far each wave goes: a number of nodes or a percentage.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "1,25%,100%")]
+    waves: Vec<Upto>,
+    /// How long all must stay healthy after each wave.
+    #[arg(long, value_name = "DURATION", default_value = "3m")]
+    soak: HumanDuration,
+    /// Wait for approval after a wave, by its number: 2=approval. Repeatable.
+    #[arg(long = "gate", value_name = "WAVE=GATE", value_parser = gate)]
+    gates: Vec<(usize, Gate)>,
+    /// How long the old nodes are kept after the last wave.
+    #[arg(long, value_name = "DURATION", default_value = "24h")]
+    hold: HumanDuration,
+    /// What ends the hold: its end, or only `migration commit`.
+    #[arg(long, value_enum, default_value_t = Commit::Auto)]
+    commit: Commit,
+    /// How long one node may take to drain.
+    #[arg(long, value_name = "DURATION", default_value = "60m")]
+    drain_timeout: HumanDuration,
+    /// What happens then.
+    #[arg(long, value_enum, default_value_t = Deadline::Pause)]
+    at_deadline: Deadline,
+    /// Nodes drained at once; default: one in the first wave, then a tenth of the wave.
+    #[arg(long, value_name = "COUNT")]
+    parallel: Option<u32>,
+    /// Follow it to its end, or until it waits for a person.
+    #[arg(long)]
+    wait: bool,
+    /// How long to wait at most; then exit with 3, and the migration goes on.
+    #[arg(long, value_name = "DURATION", default_value = "30d")]
+    timeout: HumanDuration,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Commit {
+    Auto,
+    Manual,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Deadline {
+    Pause,
+    #[value(name = "skip-node")]
+    SkipNode,
+    Force,
+}
+
+fn gate(text: &str) -> Result<(usize, Gate), String> {
+    let (wave, gate) = text.split_once('=').ok_or("must be WAVE=GATE, such as 2=approval")?;
+    let wave =
+        wave.parse().ok().filter(|wave| *wave > 0).ok_or("WAVE must be a number from 1 on")?;
+    match gate {
+        "auto" => Ok((wave, Gate::Auto)),
+        "approval" => Ok((wave, Gate::Approval)),
+        _ => Err("GATE must be auto or approval".to_owned()),
+    }
+}
+
+impl StartArgs {
+    fn request(&self) -> Result<NewMigration, Failure> {
+        let soak_seconds = self.soak.seconds();
+        let spec = |upto: &Upto| WaveSpec { upto: *upto, soak_seconds, gate: Gate::Auto };
+        let mut waves: Vec<WaveSpec> = self.waves.iter().map(spec).collect();
+        for (number, gate) in &self.gates {
+            let wave = waves.get_mut(number - 1).ok_or_else(|| {
+                let count = self.waves.len();
+                Failure::input(format!("--gate {number}: there are {count} waves"))
+            })?;
+            wave.gate = *gate;
+        }
+        Ok(NewMigration {
+            source: self.from.clone(),
+            target: self.to.clone(),
+            pools: self.pools.clone(),
+            waves: if waves.is_empty() { default_waves() } else { waves },
+            drain: DrainSpec {
+                timeout_seconds: self.drain_timeout.seconds(),
+                at_deadline: match self.at_deadline {
+                    Deadline::Pause => AtDeadline::Pause,
+                    Deadline::SkipNode => AtDeadline::SkipNode,
+                    Deadline::Force => AtDeadline::Force,
+                },
+                parallel: self.parallel,
+            },
+            hold_seconds: self.hold.seconds(),
+            commit: match self.commit {
+                Commit::Auto => CommitPolicy::AutoAfterHold,
+                Commit::Manual => CommitPolicy::Manual,
+            },
+        })
+    }
+}
+
+impl Rows for Migration {
+    const HEADER: &'static [&'static str] =
+        &["CLUSTER", "FROM", "TO", "PHASE", "WAVE", "DRAINED", "STARTED"];
+
+    fn row(&self) -> Vec<String> {
+        vec![
+            self.cluster.clone(),
+            self.source.clone(),
+            self.target.clone(),
+            phase(self),
+            self.wave.map(|wave| format!("{wave}/{}", self.waves.len())).unwrap_or_default(),
+            format!("{}/{}", self.progress.drained, self.progress.old),
+            moment(self.created_at),
+        ]
+    }
+}
+
+/// The phase, and that it is paused.
+pub(super) fn phase(migration: &Migration) -> String {
+    let paused = if migration.paused.is_some() { " (paused)" } else { "" };
+    format!("{}{paused}", word(&migration.phase))
+}
+
+pub(super) async fn run(ctx: &Context, command: MigrationCommand) -> Result<(), Failure> {
+    match command {
+        MigrationCommand::Start(args) => start(ctx, &args).await,
+        MigrationCommand::List { cluster } => list(ctx, cluster.as_deref()).await,
+        MigrationCommand::Get(which) => {
+            let migration = find(ctx, &which.name).await?;
+            ctx.output.detail(&migration, || text(&migration))
+        }
+        MigrationCommand::Watch { which, timeout, to_the_end } => {
+            let migration = find(ctx, &which.name).await?;
+            watch::follow(ctx, migration, (timeout, to_the_end)).await
+        }
+        MigrationCommand::Pause(how) => steer(ctx, &how, Verb::Pause).await,
+        MigrationCommand::Resume(how) => steer(ctx, &how, Verb::Resume).await,
+        MigrationCommand::Approve(how) => steer(ctx, &how, Verb::Approve).await,
+        MigrationCommand::Cancel(how) => steer(ctx, &how, Verb::Cancel).await,
+        MigrationCommand::Retry(how) => steer(ctx, &how, Verb::Retry).await,
+        MigrationCommand::Rollback { steer: how, consent } => {
+            let name = &how.which.name;
+            consent.ask(&format!(
+                "the workers of {name} will return to the source cloud; the new nodes go"
+            ))?;
+            steer(ctx, &how, Verb::Rollback).await
+        }
+        MigrationCommand::Commit { steer: how, consent } => {
+            let name = &how.which.name;
+            consent
+                .ask(&format!("the old nodes of {name} will be deleted: no way back after it"))?;
+            steer(ctx, &how, Verb::Commit).await
+        }
+    }
+}
+
+async fn start(ctx: &Context, args: &StartArgs) -> Result<(), Failure> {
+    let request = args.request()?;
+    let cluster = find_cluster(ctx, &args.cluster).await?.id.to_string();
+    let path = ["v1", "clusters", &cluster, "migrations"];
+    let migration: Migration = ctx.client.post(&path, &request).await?;
+    if args.wait {
+        return watch::follow(ctx, migration, (args.timeout, false)).await;
+    }
+    ctx.output.one(&migration)
+}
+
+async fn list(ctx: &Context, cluster: Option<&str>) -> Result<(), Failure> {
+    let migrations: Vec<Migration> = if let Some(name) = cluster {
+        let id = find_cluster(ctx, name).await?.id.to_string();
+        ctx.client.list(&["v1", "clusters", &id, "migrations"], &[]).await?
+    } else {
+        let mut query = Vec::new();
+        query.extend(ctx.project.as_deref().map(|project| ("project", project)));
+        ctx.client.list(&["v1", "migrations"], &query).await?
+    };
+    ctx.output.list(&migrations)
+}
+
+/// A migration by its id, or the newest of a cluster.
+async fn find(ctx: &Context, name: &str) -> Result<Migration, Failure> {
+    if name.parse::<uuid::Uuid>().is_ok() {
+        let by_id = ctx.client.get(&["v1", "migrations", name]).await;
+        if let Ok(migration) = by_id {
+            return Ok(migration);
+        }
+    }
+    let cluster = find_cluster(ctx, name).await?;
+    let path = ["v1", "clusters", &cluster.id.to_string(), "migrations"];
+    let newest: crate::api::Page<Migration> = ctx.client.get(&path).await?;
+    let Some(newest) = newest.items.first() else {
+        return Err(Failure::input(format!("cluster {} was never migrated", cluster.name))
+            .with_hint(format!("zcpctl migration start {} --to CLOUD", cluster.name)));
+    };
+    ctx.client.get(&["v1", "migrations", &newest.id.to_string()]).await
+}
+
+async fn steer(ctx: &Context, how: &Steer, verb: Verb) -> Result<(), Failure> {
+    let id = find(ctx, &how.which.name).await?.id.to_string();
+    let body = VerbRequest { reason: how.reason.clone() };
+    let path = ["v1", "migrations", &id, verb.as_str()];
+    let migration: Migration = ctx.client.post(&path, &body).await?;
+    note(&format!("{}: {} is asked for", migration.cluster, verb.as_str()));
+    ctx.output.one(&migration)
+}
+
+fn text(migration: &Migration) -> String {
+    let legal: Vec<&str> = migration.legal.iter().map(|verb| verb.as_str()).collect();
+    let progress = &migration.progress;
+    let mut text = facts(&[
+        ("cluster", migration.cluster.clone()),
+        ("id", migration.id.to_string()),
+        ("from", migration.source.clone()),
+        ("to", migration.target.clone()),
+        ("pools", migration.pools.join(", ")),
+        ("phase", format!("{} since {}", phase(migration), moment(migration.phase_since))),
+        ("direction", word(&migration.direction)),
+        ("old nodes", format!("{} of {} drained", progress.drained, progress.old)),
+        ("new nodes", format!("{} of {} usable", progress.usable, progress.new)),
+        ("paused for", migration.paused.clone().unwrap_or_default()),
+        ("waiting for", migration.waiting.join("; ")),
+        ("estimated end", migration.estimated_end.map(moment).unwrap_or_default()),
+        ("possible now", legal.join(", ")),
+        ("started by", migration.created_by.clone()),
+        ("started", moment(migration.created_at)),
+        ("finished", migration.finished_at.map(moment).unwrap_or_default()),
+    ]);
+    let waves = migration.waves.iter().map(|wave| {
+        vec![
+            wave.number.to_string(),
+            wave.upto.clone(),
+            format!("{}/{}", wave.drained, wave.nodes),
+            seconds(wave.soak_seconds),
+            word(&wave.gate),
+            word(&wave.state),
+        ]
+    });
+    let header = ["WAVE", "UP TO", "DRAINED", "SOAK", "GATE", "STATE"];
+    text.extend(["\n", table(&header, waves.collect()).as_str()]);
+    text += &nodes(migration);
+    text
+}
+
+fn seconds(seconds: u32) -> String {
+    HumanDuration(std::time::Duration::from_secs(seconds.into())).to_string()
+}
+
+fn nodes(migration: &Migration) -> String {
+    if migration.nodes.is_empty() {
+        return String::new();
+    }
+    let rows = migration.nodes.iter().map(|node| {
+        let blockers = node.blockers.iter().map(|one| format!("{}: {}", one.pod, one.reason));
+        let why: Vec<String> = node.trouble.iter().cloned().chain(blockers).collect();
+        let drain = word(&node.drain);
+        vec![
+            node.name.clone(),
+            word(&node.side),
+            node.wave.map(|wave| wave.to_string()).unwrap_or_default(),
+            word(&node.stage),
+            if drain == "idle" { String::new() } else { drain },
+            why.join("; "),
+        ]
+    });
+    let header = ["NODE", "SIDE", "WAVE", "STAGE", "DRAIN", "WHY"];
+    format!("\n{}", table(&header, rows.collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gates_are_numbered_from_one() {
+        assert_eq!(gate("2=approval"), Ok((2, Gate::Approval)));
+        assert!(gate("0=auto").is_err() && gate("2").is_err() && gate("1=maybe").is_err());
+    }
+}

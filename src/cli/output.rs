@@ -1,0 +1,150 @@
+//! Data on standard output: tables for people, JSON for programs.
+
+use std::io::{self, IsTerminal as _, Write as _};
+
+use comfy_table::{ContentArrangement, Table, presets};
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::Failure;
+
+/// Width of tables that do not go to a terminal.
+const WIDTH: u16 = 80;
+
+/// How data is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Format {
+    /// Columns for people.
+    Table,
+    /// The API's own JSON.
+    Json,
+}
+
+/// Standard output.
+#[derive(Debug)]
+pub(super) struct Output {
+    format: Format,
+}
+
+/// What can be shown as rows.
+pub(super) trait Rows: Serialize {
+    /// Names of the columns.
+    const HEADER: &'static [&'static str];
+    /// One row.
+    fn row(&self) -> Vec<String>;
+}
+
+impl Output {
+    pub(super) fn new(format: Format) -> Self {
+        Self { format }
+    }
+
+    /// Whether programs read it.
+    pub(super) fn is_json(&self) -> bool {
+        self.format == Format::Json
+    }
+
+    /// A list of things.
+    pub(super) fn list<T: Rows>(&self, items: &[T]) -> Result<(), Failure> {
+        match self.format {
+            Format::Json => json(&items),
+            Format::Table if items.is_empty() => {
+                note("there is none");
+                Ok(())
+            }
+            Format::Table => {
+                let rows = items.iter().map(Rows::row).collect();
+                print(&table(T::HEADER, rows))
+            }
+        }
+    }
+
+    /// One thing, as a list of one.
+    pub(super) fn one<T: Rows>(&self, item: &T) -> Result<(), Failure> {
+        match self.format {
+            Format::Json => json(item),
+            Format::Table => print(&table(T::HEADER, vec![item.row()])),
+        }
+    }
+
+    /// One thing with its parts, for people in the form of `text`.
+    pub(super) fn detail(
+        &self,
+        item: &impl Serialize,
+        text: impl FnOnce() -> String,
+    ) -> Result<(), Failure> {
+        match self.format {
+            Format::Json => json(item),
+            Format::Table => print(&text()),
+        }
+    }
+
+    /// One JSON object on one line, or a line of text.
+    pub(super) fn line(&self, value: &impl Serialize, text: &str) -> Result<(), Failure> {
+        match self.format {
+            Format::Json => {
+                let json = serde_json::to_string(value)
+                    .map_err(|error| Failure::ours(format!("write JSON: {error}")))?;
+                print(&(json + "\n"))
+            }
+            Format::Table => print(&format!("{text}\n")),
+        }
+    }
+}
+
+/// JSON on standard output.
+pub(super) fn json(value: &impl Serialize) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(value)
+        .map_err(|error| Failure::ours(format!("write JSON: {error}")))?;
+    print(&(text + "\n"))
+}
+
+/// Text on standard output, as it is.
+pub(super) fn print(text: &str) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes())?;
+    stdout.flush()?;
+    Ok(())
+}
+
+/// Says something to the person at the terminal.
+pub(super) fn note(text: &str) {
+    // Talk that nobody reads is no failure.
+    let _closed = writeln!(io::stderr(), "{text}");
+}
+
+/// Rows under a header, without lines, as wide as the terminal or 80 columns.
+pub(super) fn table(header: &[&str], rows: Vec<Vec<String>>) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    if !io::stdout().is_terminal() {
+        table.set_width(WIDTH);
+    }
+    table.set_header(header.to_vec()).add_rows(rows);
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    let lines: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
+    lines.join("\n") + "\n"
+}
+
+/// Names and values, one a line; empty values are left out.
+pub(super) fn facts(facts: &[(&str, String)]) -> String {
+    let shown: Vec<_> = facts.iter().filter(|(_, value)| !value.is_empty()).collect();
+    let width = shown.iter().map(|(name, _)| name.len()).max().unwrap_or(0) + 1;
+    let line = |(name, value): &&(&str, String)| format!("{:width$} {value}\n", format!("{name}:"));
+    shown.iter().map(line).collect()
+}
+
+/// A moment, to the minute.
+pub(super) fn moment(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%d %H:%M").to_string()
+}
+
+/// A word as the API writes it, such as `rolling_back`.
+pub(super) fn word(value: &impl Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(word)) => word,
+        _ => String::new(),
+    }
+}
