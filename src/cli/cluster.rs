@@ -264,7 +264,7 @@ async fn delete(ctx: &Context, name: &str, consent: Consent, wait: Wait) -> Resu
 fn left(cluster: &Cluster) -> String {
     let nodes: u32 = cluster.pools.iter().map(|pool| pool.nodes).sum();
     let mut text = format!("deleting, {nodes} workers left");
-    for reason in &cluster.waiting {
+    if let Some(reason) = cluster.waiting.first() {
         text.extend(["; ", reason.as_str()]);
     }
     text

@@ -17,6 +17,9 @@ use crate::domain::migration::{CommitPolicy, Phase};
 
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(500);
+/// For so many looks it has to want something of a person: whoever approves and then watches sees
+/// the phase of before for a moment.
+const LOOKS: u32 = 3;
 
 /// Follows until the end, or until a person is needed unless `to_the_end`.
 pub(super) async fn follow(
@@ -27,7 +30,7 @@ pub(super) async fn follow(
     let (since, id) = (Instant::now(), first.id.to_string());
     let mut screen = Screen::new(&first);
     let mut seen = Seen::default();
-    let mut migration = first;
+    let (mut migration, mut wanting) = (first, 0);
     loop {
         for event in seen.fresh(ctx, &id).await {
             screen.say(&super::events::text(&event));
@@ -37,7 +40,9 @@ pub(super) async fn follow(
             screen.finish();
             return ctx.output.one(&migration);
         }
-        if !to_the_end && let Some(wanted) = wanted(&migration) {
+        let wanted = wanted(&migration).filter(|_| !to_the_end);
+        wanting = if wanted.is_some() { wanting + 1 } else { 0 };
+        if let Some(wanted) = wanted.filter(|_| wanting > LOOKS) {
             screen.finish();
             note(&wanted);
             return ctx.output.one(&migration);
