@@ -1,6 +1,7 @@
 """Runs inside the lab's network namespace: starts zcpd on the clouds there, goes through the
 cases, prints what held, and ends all that it started."""
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -26,7 +27,6 @@ class World:
         self.witness = Witness(self.rig)
         self.lab = Lab(self.rig, self.witness)
         self.seconds, self.passed, self.failed = [], 0, 0
-        self.notes = {}
 
     def case(self, name, action, *words):
         """Runs one case; whatever it throws is its failure. True if it held."""
@@ -80,21 +80,29 @@ def table(rows):
     print("%-*s  %7.1f" % (width, "all of it", sum(took for _, took in rows)), flush=True)
 
 
-def main():
-    options = parse()
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: sys.exit(1))     # through `finally`
-    world = World(options)
-    try:
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def go_through(world, only):
+    """Whatever happens, all of the end is done, and nobody hurries it."""
+    with contextlib.ExitStack() as end:
+        end.callback(world.witness.purge)
+        end.callback(world.rig.stop)
+        end.callback(world.lab.heal)
+        end.callback(lambda: [signal.signal(number, signal.SIG_IGN) for number in SIGNALS])
         world.lab.heal()
         began = time.time()
         world.rig.start()
-        world.seconds.append(("start Postgres, guest agent and zcpd", round(time.time() - began, 1)))
-        cases.run(world, options.only)
-    finally:
-        world.lab.heal()
-        world.rig.stop()
-        world.witness.purge()
+        world.seconds.append(("start Postgres, guest agent, zcpd", round(time.time() - began, 1)))
+        cases.run(world, only)
+
+
+def main():
+    options = parse()
+    for number in SIGNALS:
+        signal.signal(number, lambda *_: sys.exit(1))
+    world = World(options)
+    go_through(world, options.only)
     table([tuple(row) for row in json.loads(options.before)] + world.seconds)
     print("%d passed, %d failed" % (world.passed, world.failed))
     return 1 if world.failed or not world.passed else 0

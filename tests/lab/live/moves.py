@@ -30,7 +30,8 @@ def there(world):
     assert len(east) == 1 and "-cp-" in east[0], east
     waves = {wave for phase, wave in phases if phase == "draining"}
     assert waves <= {1, 2, 3} and 3 in waves, phases
-    return "at least %d of %d pods available in %d looks" % (watch.fewest, REPLICAS, watch.looks)
+    return "at least %d of %d pods available in %d looks" % (
+        min(watch.seen), REPLICAS, len(watch.seen))
 
 
 def settled(world, cloud):

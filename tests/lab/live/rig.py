@@ -9,6 +9,7 @@ import signal
 import subprocess
 import tempfile
 import time
+import urllib.request
 
 NODE_ADDRESS = "10.10.255.1"     # neutron gives addresses from the low end
 NODE_PORT = 8443
@@ -73,10 +74,10 @@ class Rig:
         self.agent = Program("guest-agent", self.logs)
         self.zcpd = Program("zcpd", self.logs)
         self.token = secrets.token_urlsafe(32)
-        self.folder = tempfile.mkdtemp(prefix="zcp-live-", dir="/var/tmp")
-        self.kills = 0
+        self.folder = None
 
     def start(self):
+        self.folder = tempfile.mkdtemp(prefix="zcp-live-", dir="/var/tmp")
         self.start_postgres()
         self.start_agent("agent")
         self.start_zcpd()
@@ -86,7 +87,8 @@ class Rig:
         for program in (self.zcpd, self.agent):
             program.end()
         self.postgres.end(signal.SIGINT)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if self.folder:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def start_postgres(self):
         """Runs as an unprivileged user: PostgreSQL refuses to run as root."""
@@ -113,12 +115,11 @@ class Rig:
         self.agent.start(os.path.join(self.kube, "guest-agent"), "--state", self.state,
                          "--workers", workers, "--pod-start", "2s")
 
-    def start_zcpd(self, wait=True):
+    def start_zcpd(self):
         if "ZCP_DATABASE_URL" not in os.environ:
             self.configure()
         self.zcpd.start(os.path.join(self.binaries, "zcpd"), "serve")
-        if wait:
-            until("zcpd answers", self.answers)
+        until("zcpd answers", self.answers)
 
     def configure(self):
         """By the environment, which wins over every file."""
@@ -140,20 +141,14 @@ class Rig:
     def answers(self):
         if not self.zcpd.alive():
             raise AssertionError("zcpd has ended:\n" + self.zcpd.tail())
-        import urllib.error
-        import urllib.request
         try:
             opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
             return opener.open("http://%s/readyz" % API, timeout=2).status == 200
-        except (urllib.error.URLError, OSError):
+        except OSError:
             return False
 
-    def kill_zcpd(self):
-        """As the kernel would: no signal handler, no goodbye."""
+    def crash_zcpd(self):
+        """As the kernel would kill it: no signal handler, no goodbye. Then it is started again."""
         self.zcpd.process.kill()
         self.zcpd.process.wait()
-        self.kills += 1
-
-    def crash_zcpd(self):
-        self.kill_zcpd()
         self.start_zcpd()
