@@ -107,6 +107,12 @@ impl Fault {
         matches!(self.name.as_str(), "IpAddressGenerationFailure" | "NoMoreFixedIps")
             || self.says(&["no more ip addresses", "no more fixed ips", "no valid host"])
     }
+
+    /// Nova says so of a zone all of whose hosts are down or disabled, as of one that never was;
+    /// that it exists is checked against the inventory beforehand.
+    fn is_zone_down(&self) -> bool {
+        self.says(&["availability zone is not available"])
+    }
 }
 
 /// Turns an answer that is not a success into an error.
@@ -122,6 +128,7 @@ pub(super) fn refuse(
     let from_service = fault.is_openstack || request_id.is_some();
     let kind = match status.as_u16() {
         403 | 413 if fault.is_quota() => OutsideKind::NoCapacity,
+        400 if fault.is_zone_down() => OutsideKind::NoCapacity,
         401 | 403 => OutsideKind::Denied,
         // Something that the new thing needs is not there.
         404 if from_service && effect == Effect::Create => OutsideKind::Invalid,
@@ -324,6 +331,13 @@ mod tests {
         ] {
             assert_eq!(refused(status, effect, &nova("x")).kind, kind, "{status} {effect:?}");
         }
+    }
+
+    #[test]
+    fn a_zone_whose_hosts_are_down_has_no_room() {
+        let error =
+            refused(400, Effect::Create, &nova("The requested availability zone is not available"));
+        assert_eq!(error.kind, OutsideKind::NoCapacity);
     }
 
     #[test]

@@ -1,4 +1,7 @@
 """The clouds fail, each in the way that real ones do."""
+import json
+import re
+
 from moves import home, settled
 from parts import WORKERS
 from rig import until
@@ -7,6 +10,7 @@ from witness import wait_seconds
 
 def group(world):
     world.case("NoValidHost on the target: named, and healed when there is room", no_room)
+    world.case("all hosts of a zone disabled: said, and healed when they are back", no_hosts)
     world.case("a POST that times out but makes the server: one server for each node", lost_answer)
 
 
@@ -29,6 +33,26 @@ def no_room(world):
     settled(world, target)
     wait_for_ports(world)
     return told[0][:120]
+
+
+def no_hosts(world):
+    """Nova refuses the zone itself then, with a 400."""
+    cloud, _ = home(world)
+    world.lab.hosts(cloud, "disabled")
+    try:
+        world.control.ctl("cluster", "scale", "shop", "web", "--count", str(WORKERS + 1))
+
+        def said():
+            text = json.dumps([world.control.seen("cluster", "nodes", "shop"),
+                               world.control.cluster("shop")["waiting"]])
+            return re.search(r"[^\"]*availability zone is not available|cloud \w+ is not ready", text)
+        told = until("somebody says that the zone takes nothing", said, 60, 1)
+    finally:
+        world.lab.hosts(cloud, "enabled")
+    world.control.ready("shop", WORKERS + 1, patience=240)
+    world.control.scale("shop", WORKERS)
+    settled(world, cloud)
+    return told.group(0)
 
 
 def wait_for_ports(world):
