@@ -359,6 +359,8 @@ pub struct Migration {
     pub wave: usize,
     /// Why it is paused, if it is.
     pub paused: Option<String>,
+    /// When it last went on after a pause.
+    pub resumed_at: Option<Timestamp>,
     /// The wave that somebody approved last.
     pub approved_wave: Option<usize>,
     /// Somebody wants it committed.
@@ -423,8 +425,9 @@ impl Migration {
         }
     }
 
-    /// When a drain that began at `since` must be over.
+    /// When a drain that began at `since` must be over. What was paused begins anew.
     pub fn drain_deadline(&self, since: Timestamp) -> Timestamp {
+        let since = self.resumed_at.map_or(since, |resumed| since.max(resumed));
         since + SignedDuration::from_secs(i64::from(self.spec.drain.timeout_seconds))
     }
 }

@@ -256,6 +256,13 @@ impl Node {
             && self.kubelet.has_daemons
     }
 
+    /// Whether a list that began after the intent to delete shows its server as if nobody deleted
+    /// it: the call was never sent, or Nova gave up on it.
+    pub fn lives_on(&self) -> bool {
+        let shown = |status: &ServerStatus| !status.is_gone() && status.as_str() != SERVER_DELETING;
+        self.server == Outside::Deleting && self.server_status.as_ref().is_some_and(shown)
+    }
+
     /// Whether new pods are put on it.
     pub fn is_serving(&self) -> bool {
         self.is_usable() && !self.kubelet.is_cordoned

@@ -19,8 +19,8 @@ use super::pool::{Pool, Wanted, wanted};
 use crate::domain::cluster::ClusterPhase;
 use crate::domain::ids::{CloudId, NodeId, PoolId};
 use crate::domain::inventory::ServerStatus;
-use crate::domain::migration::Migration;
-use crate::domain::node::{Desired, Drain, Node, Outside, Role, SERVER_DELETING};
+use crate::domain::migration::{Migration, Phase};
+use crate::domain::node::{Desired, Drain, Node, Outside, Role};
 
 /// Everything the planner may know.
 #[derive(Debug, Clone)]
@@ -393,6 +393,9 @@ impl Planner<'_> {
     }
 
     fn node(&mut self, node: &Node) {
+        if self.plan.steps.iter().any(|planned| planned.step == Step::Dismiss(node.id)) {
+            return;
+        }
         if node.desired == Desired::Absent {
             self.going(node);
         } else if let Some(trouble) = self.lost(node) {
@@ -429,6 +432,9 @@ impl Planner<'_> {
         if node.server == Outside::Present {
             return self.joining(node);
         }
+        if self.is_on_the_way_back(node) {
+            return;
+        }
         if node.not_before.is_some_and(|at| at > self.snapshot.now) {
             let why = node.trouble.as_deref().unwrap_or("backing off");
             self.plan.wait(format!("{}: {why}", node.name));
@@ -450,6 +456,15 @@ impl Planner<'_> {
             };
             self.plan.step(Step::EnsureServer(node.id), format!("{} {why}", node.name));
         }
+    }
+
+    /// Whether a rollback is about to dismiss the node: no server is made for it any more.
+    fn is_on_the_way_back(&self, node: &Node) -> bool {
+        self.snapshot.migration.as_ref().is_some_and(|migration| {
+            (migration.wants_rollback || migration.phase == Phase::RollingBack)
+                && node.cloud_id == migration.target
+                && node.pool_id.is_some_and(|pool| migration.pools.contains(&pool))
+        })
     }
 
     /// Whether all that a server needs before it boots is there; plans what is missing.
@@ -528,7 +543,7 @@ impl Planner<'_> {
         } else if node.server == Outside::Deleting && node.server_missing_since.is_some() {
             let why = format!("lists do not show the server of {} any more", node.name);
             self.plan.step(Step::ConfirmServer(node.id), why);
-        } else if node.server == Outside::Deleting && is_alive(node) {
+        } else if node.lives_on() {
             let why = format!("the server of {} lives though it was to be deleted", node.name);
             self.plan.step(Step::DeleteServer(node.id), why);
         } else if node.server == Outside::Deleting {
@@ -569,14 +584,6 @@ impl Planner<'_> {
             self.plan.step(Step::CloseNode(node.id), format!("nothing of {} is left", node.name));
         }
     }
-}
-
-/// Whether a list that began after the intent to delete shows the server as if nobody deleted it:
-/// the call was never sent, or Nova gave up on it.
-fn is_alive(node: &Node) -> bool {
-    node.server_status
-        .as_ref()
-        .is_some_and(|status| !status.is_gone() && status.as_str() != SERVER_DELETING)
 }
 
 /// How long a place that failed `attempt` times waits: 1, 2, 4 ... 30 minutes. A cloud that is

@@ -9,8 +9,8 @@ use crate::domain::ids::{CloudId, ClusterId, MigrationId, NodeId, PoolId};
 use crate::domain::migration::{Migration, MigrationNode, MigrationSpec, PHASES, Phase};
 
 const COLUMNS: &str = "id, cluster_id, source_cloud_id, target_cloud_id, spec, pool_ids, phase,
-    phase_since, wave, paused, approved_wave, wants_commit, wants_rollback, wants_cancel,
-    healthy_since";
+    phase_since, wave, paused, resumed_at, approved_wave, wants_commit, wants_rollback,
+    wants_cancel, healthy_since";
 
 /// Reads a migration.
 pub async fn load(tx: &mut Tx, id: MigrationId) -> Result<Option<Migration>, StoreError> {
@@ -82,6 +82,7 @@ fn read(row: &PgRow) -> Result<Migration, StoreError> {
         phase_since: row.try_get::<Ts, _>("phase_since")?.to_jiff(),
         wave: index(row.try_get("wave")?),
         paused: row.try_get("paused")?,
+        resumed_at: row.try_get::<Option<Ts>, _>("resumed_at")?.map(Ts::to_jiff),
         approved_wave: row.try_get::<Option<i32>, _>("approved_wave")?.map(index),
         wants_commit: row.try_get("wants_commit")?,
         wants_rollback: row.try_get("wants_rollback")?,

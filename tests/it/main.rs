@@ -16,6 +16,7 @@ mod kubernetes_adapter;
 mod kubernetes_network;
 mod lifecycle;
 mod openstack_faults;
+mod plans;
 mod postgres;
 mod sim_guests;
 mod sim_kubernetes;

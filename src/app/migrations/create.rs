@@ -247,6 +247,7 @@ fn row(
         phase_since: now,
         wave: old.iter().map(|node| node.wave).min().unwrap_or(0),
         paused: None,
+        resumed_at: None,
         approved_wave: None,
         wants_commit: false,
         wants_rollback: false,

@@ -42,6 +42,8 @@ pub struct MigrationRow {
     pub wave: usize,
     /// Why it is paused, if it is.
     pub paused: Option<String>,
+    /// When it last went on after a pause.
+    pub resumed_at: Option<Timestamp>,
     /// The wave that somebody approved last.
     pub approved_wave: Option<usize>,
     /// Somebody wants it committed.
@@ -81,6 +83,7 @@ impl MigrationRow {
             phase_since: self.phase_since,
             wave: self.wave,
             paused: self.paused.clone(),
+            resumed_at: self.resumed_at,
             approved_wave: self.approved_wave,
             wants_commit: self.wants_commit,
             wants_rollback: self.wants_rollback,
@@ -93,8 +96,8 @@ impl MigrationRow {
 }
 
 const SELECT: &str = "SELECT id, cluster_id, source_cloud_id, target_cloud_id, spec, pool_ids,
-            phase, phase_since, wave, paused, approved_wave, wants_commit, wants_rollback,
-            wants_cancel, healthy_since, conditions, waiting, generation, created_by, created_at,
+            phase, phase_since, wave, paused, resumed_at, approved_wave, wants_commit,
+            wants_rollback, wants_cancel, healthy_since, conditions, waiting, generation, created_by, created_at,
             updated_at, finished_at
      FROM migrations";
 
@@ -111,6 +114,7 @@ fn migration(row: &PgRow) -> Result<MigrationRow, StoreError> {
         phase_since: row.at("phase_since")?,
         wave: row.count("wave")?,
         paused: row.get("paused")?,
+        resumed_at: row.maybe_at("resumed_at")?,
         approved_wave: row.maybe_count("approved_wave")?,
         wants_commit: row.get("wants_commit")?,
         wants_rollback: row.get("wants_rollback")?,
@@ -257,7 +261,10 @@ pub async fn set_wishes(
 ) -> Result<(), StoreError> {
     let result = sqlx::query(
         "UPDATE migrations
-         SET paused = $2, approved_wave = $3, wants_commit = $4, wants_rollback = $5,
+         SET resumed_at = CASE
+                 WHEN paused IS NOT NULL AND $2 IS NULL THEN $7
+                 ELSE resumed_at END,
+             paused = $2, approved_wave = $3, wants_commit = $4, wants_rollback = $5,
              wants_cancel = $6, generation = generation + 1, updated_at = $7
          WHERE id = $1",
     )

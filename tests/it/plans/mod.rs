@@ -1,0 +1,316 @@
+//! Plans over a model of the world: rows whose calls come true in one step, or fail.
+//!
+//! No database, no cloud: the planners' own rules are what is tested. `story` prints every plan of
+//! a scenario into a golden file; `random` lets chance decide and checks the limits.
+
+mod random;
+mod story;
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+use uuid::Uuid;
+
+use zcp::domain::cluster::ClusterPhase;
+use zcp::domain::ids::{CloudId, ClusterId, MigrationId, NodeId, PoolId};
+use zcp::domain::inventory::ServerStatus;
+use zcp::domain::migration::{Migration, MigrationNode, MigrationSpec, Phase};
+use zcp::domain::node::{Desired, Drain, Kubelet, Node, Outside, Role};
+use zcp::domain::wave::assign;
+use zcp::plan::cluster::{self, Cloud, Cluster, Group, NewNode};
+use zcp::plan::migration;
+use zcp::plan::pool::Pool;
+
+pub(super) const EAST: CloudId = CloudId(Uuid::from_u128(1));
+pub(super) const WEST: CloudId = CloudId(Uuid::from_u128(2));
+const POOL: PoolId = PoolId(Uuid::from_u128(10));
+const CLUSTER: ClusterId = ClusterId(Uuid::from_u128(20));
+
+/// What a step of the cluster planner does to the model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Luck {
+    /// The call does what it should.
+    Good,
+    /// The server ends in ERROR.
+    Error,
+}
+
+/// A cluster with one pool, as the planners see it.
+pub(super) struct Model {
+    pub now: Timestamp,
+    pub cluster: Cluster,
+    pub pool: Pool,
+    pub nodes: Vec<Node>,
+    pub migration: Option<Migration>,
+    groups: BTreeMap<(Option<PoolId>, CloudId, u32), Outside>,
+    of_group: BTreeMap<NodeId, (Option<PoolId>, CloudId, u32)>,
+    next: u128,
+}
+
+impl Model {
+    pub fn new(workers: u32) -> Self {
+        Self {
+            now: "2026-03-01T12:00:00Z".parse().expect("a time"),
+            cluster: Cluster {
+                desired: Desired::Present,
+                phase: ClusterPhase::Creating,
+                members: 1,
+                control_plane_cloud: EAST,
+                vip_port: Outside::Never,
+                has_api: false,
+                has_base: false,
+            },
+            pool: Pool { id: POOL, name: "web".into(), cloud: EAST, count: workers, surge: 1 },
+            nodes: Vec::new(),
+            migration: None,
+            groups: BTreeMap::new(),
+            of_group: BTreeMap::new(),
+            next: 100,
+        }
+    }
+
+    pub fn cluster_snapshot(&self) -> cluster::Snapshot {
+        let cloud = |name: &str| Cloud { name: name.to_owned(), is_ready: true, group_size: 10 };
+        let group = |(at, state): (&(Option<PoolId>, CloudId, u32), &Outside)| Group {
+            id: group_id(*at),
+            pool: at.0,
+            cloud: at.1,
+            number: at.2,
+            state: *state,
+            nodes: u32::try_from(self.of_group.values().filter(|of| *of == at).count())
+                .unwrap_or(0),
+        };
+        cluster::Snapshot {
+            now: self.now,
+            cluster: self.cluster.clone(),
+            pools: vec![self.pool.clone()],
+            nodes: self.nodes.clone(),
+            migration: self.migration.clone(),
+            groups: self.groups.iter().map(group).collect(),
+            clouds: BTreeMap::from([(EAST, cloud("east")), (WEST, cloud("west"))]),
+            join_deadline: SignedDuration::from_mins(20),
+        }
+    }
+
+    pub fn migration_snapshot(&self) -> Option<migration::Snapshot> {
+        let workers = self.nodes.iter().filter(|node| node.role == Role::Worker);
+        Some(migration::Snapshot {
+            now: self.now,
+            migration: self.migration.clone().filter(|m| !m.phase.is_final())?,
+            pools: vec![self.pool.clone()],
+            nodes: workers.cloned().collect(),
+            target_trouble: None,
+        })
+    }
+
+    pub fn migrate(&mut self, spec: serde_json::Value) {
+        let spec: MigrationSpec = serde_json::from_value(spec).expect("a spec");
+        let old: Vec<NodeId> =
+            self.nodes.iter().filter(|n| n.role == Role::Worker).map(|n| n.id).collect();
+        let waves = assign(&spec.waves, &[u32::try_from(old.len()).expect("few")]);
+        let nodes = old.into_iter().zip(waves[0].iter());
+        self.migration = Some(Migration {
+            id: MigrationId(Uuid::from_u128(30)),
+            cluster_id: CLUSTER,
+            source: EAST,
+            target: WEST,
+            spec,
+            phase: Phase::Pending,
+            phase_since: self.now,
+            wave: 0,
+            paused: None,
+            resumed_at: None,
+            approved_wave: None,
+            wants_commit: false,
+            wants_rollback: false,
+            wants_cancel: false,
+            healthy_since: None,
+            pools: vec![POOL],
+            nodes: nodes.map(|(node_id, wave)| MigrationNode { node_id, wave: *wave }).collect(),
+        });
+    }
+
+    fn node(&mut self, id: NodeId) -> &mut Node {
+        self.nodes.iter_mut().find(|node| node.id == id).expect("an open node")
+    }
+
+    fn add(&mut self, new: &NewNode) {
+        self.next += 1;
+        let id = NodeId(Uuid::from_u128(self.next));
+        let kind = if new.pool.is_some() { "web" } else { "cp" };
+        let cloud = if new.cloud == EAST { "east" } else { "west" };
+        let at = (new.pool, new.cloud, new.group);
+        let state = self.groups.entry(at).or_insert(Outside::Never);
+        if *state == Outside::Gone {
+            *state = Outside::Never;
+        }
+        self.of_group.insert(id, at);
+        self.nodes.push(Node {
+            id,
+            cluster_id: CLUSTER,
+            pool_id: new.pool,
+            role: if new.pool.is_some() { Role::Worker } else { Role::ControlPlane },
+            member: new.member,
+            name: format!("{kind}-{cloud}-{}", self.next - 100),
+            cloud_id: new.cloud,
+            desired: Desired::Present,
+            attempt: new.attempt,
+            not_before: new.not_before,
+            created_at: self.now,
+            port: Outside::Never,
+            port_id: None,
+            address: None,
+            server: Outside::Never,
+            server_id: None,
+            server_intent_at: None,
+            server_status: None,
+            server_fault: None,
+            server_missing_since: None,
+            token: Outside::Never,
+            object: Outside::Never,
+            kubelet: Kubelet::default(),
+            drain: Drain::Idle,
+            drain_started_at: None,
+            was_cordoned: false,
+            blockers: Vec::new(),
+            usable_at: None,
+            trouble: None,
+        });
+    }
+
+    /// Carries out a step of the cluster planner.
+    pub fn take(&mut self, step: &cluster::Step, (why, luck): (&str, Luck)) {
+        use cluster::Step as S;
+        let now = self.now;
+        match step {
+            S::AddNode(new) => self.add(new),
+            S::Dismiss(id) => {
+                let node = self.node(*id);
+                assert_eq!(node.desired, Desired::Present, "a node is dismissed once");
+                node.desired = Desired::Absent;
+                node.trouble = Some(why.to_owned());
+            }
+            S::EnsureVipPort => self.cluster.vip_port = Outside::Present,
+            S::DeleteVipPort => self.cluster.vip_port = Outside::Gone,
+            S::CheckApi => {
+                self.cluster.has_api = true;
+                self.cluster.phase = ClusterPhase::Running;
+            }
+            S::ApplyBase => self.cluster.has_base = true,
+            S::CloseCluster => self.cluster.phase = ClusterPhase::Deleted,
+            S::EnsureGroup(id) | S::DeleteGroup(id) => {
+                let is_made = matches!(step, S::EnsureGroup(_));
+                for (at, state) in &mut self.groups {
+                    if group_id(*at) == *id {
+                        *state = if is_made { Outside::Present } else { Outside::Gone };
+                    }
+                }
+            }
+            S::EnsureServer(id) => {
+                let node = self.node(*id);
+                node.server = Outside::Present;
+                node.server_intent_at = Some(now);
+                node.server_status = Some(if luck == Luck::Good {
+                    ServerStatus::Build
+                } else {
+                    ServerStatus::Error
+                });
+            }
+            S::CloseNode(id) => {
+                self.nodes.retain(|node| node.id != *id);
+                self.of_group.remove(id);
+            }
+            other => self.take_small(other),
+        }
+    }
+
+    fn take_small(&mut self, step: &cluster::Step) {
+        use cluster::Step as S;
+        let now = self.now;
+        match step {
+            S::EnsurePort(id) => self.node(*id).port = Outside::Present,
+            S::EnsureToken(id) => self.node(*id).token = Outside::Present,
+            S::RevokeToken(id) => self.node(*id).token = Outside::Gone,
+            S::ApplyLabels(id) => {
+                let node = self.node(*id);
+                node.kubelet.is_labelled = true;
+                node.usable_at = Some(now);
+            }
+            S::LiftCordon(id) => self.node(*id).kubelet.cordon_mark = None,
+            S::DrainNode(id) => {
+                let node = self.node(*id);
+                node.kubelet.is_cordoned = true;
+                node.drain = Drain::Drained;
+            }
+            S::DeleteServer(id) | S::ConfirmServer(id) => {
+                let node = self.node(*id);
+                node.server = Outside::Gone;
+                node.server_status = None;
+                node.kubelet.is_ready = false;
+            }
+            S::DeletePort(id) => self.node(*id).port = Outside::Gone,
+            S::DeleteObject(id) => self.node(*id).object = Outside::Gone,
+            other => panic!("{other} is taken above"),
+        }
+    }
+
+    /// Servers that build become ACTIVE, and their nodes join.
+    pub fn servers_come_up(&mut self) {
+        for node in &mut self.nodes {
+            if node.server_status == Some(ServerStatus::Build) {
+                node.server_status = Some(ServerStatus::Active);
+                node.object = Outside::Present;
+                node.kubelet.is_ready = true;
+                node.kubelet.is_ours = true;
+                node.kubelet.has_daemons = true;
+                node.kubelet.is_labelled = node.role == Role::ControlPlane;
+            }
+        }
+    }
+
+    /// Carries out a step of the migration planner.
+    pub fn steer(&mut self, step: &migration::Step) {
+        use migration::Step as S;
+        let now = self.now;
+        let mut migration = self.migration.take().expect("a migration");
+        match step {
+            S::Move(event, wave) => {
+                migration.phase = migration.phase.after(*event).expect("a drawn transition");
+                migration.phase_since = now;
+                migration.healthy_since = None;
+                migration.wave = wave.unwrap_or(migration.wave);
+                if migration.phase == Phase::Committing {
+                    self.pool.cloud = migration.target;
+                }
+            }
+            S::SetHealthy(is_healthy) => migration.healthy_since = is_healthy.then_some(now),
+            S::Pause(reason) => migration.paused = Some(reason.clone()),
+            S::Cordon(id) => {
+                let node = self.node(*id);
+                node.kubelet.is_cordoned = true;
+                node.drain = Drain::Evicting;
+                node.drain_started_at = Some(now);
+            }
+            S::DrainPass(id) | S::ForcePass(id) | S::AssumeDrained(id) => {
+                self.node(*id).drain = Drain::Drained;
+            }
+            S::Skip(id) => self.node(*id).drain = Drain::Skipped,
+            S::Uncordon(id) => {
+                let node = self.node(*id);
+                node.kubelet.is_cordoned = false;
+                node.drain = Drain::Idle;
+            }
+            S::Dismiss(id) => self.node(*id).desired = Desired::Absent,
+        }
+        self.migration = Some(migration);
+    }
+
+    pub fn workers(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.iter().filter(|node| node.role == Role::Worker)
+    }
+}
+
+fn group_id(at: (Option<PoolId>, CloudId, u32)) -> Uuid {
+    let pool = at.0.map_or(0, |pool| pool.0.as_u128());
+    Uuid::from_u128((1 << 100) + (pool << 40) + (at.1.0.as_u128() << 20) + u128::from(at.2))
+}
