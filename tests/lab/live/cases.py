@@ -15,11 +15,20 @@ GROUPS = (
     ("contract", parts.contract),
 )
 NEEDED = ("clouds", "cluster")
+WITHOUT_KUBERNETES = ("clouds", "contract")
+
+
+def no_kubernetes(world):
+    raise AssertionError("its programs could not be built")
 
 
 def run(world, only):
     """All groups, or those with one of the words in their name and what they stand on."""
+    if not world.rig.kube:
+        world.case("Kubernetes is there", no_kubernetes)
     for name, group in GROUPS:
+        if not world.rig.kube and name not in WITHOUT_KUBERNETES:
+            continue
         wanted = not only or name in NEEDED or any(word in name for word in only)
         if wanted and group(world) is False:
             print("the rest cannot be tried without that", flush=True)

@@ -64,7 +64,7 @@ class World:
 
 def parse():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--kube", required=True)
+    parser.add_argument("--kube", required=True, help="folder; empty: there is none")
     parser.add_argument("--binaries", required=True)
     parser.add_argument("--suite", default="")
     parser.add_argument("--before", default="[]")

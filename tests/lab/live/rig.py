@@ -79,7 +79,8 @@ class Rig:
     def start(self):
         self.folder = tempfile.mkdtemp(prefix="zcp-live-", dir="/var/tmp")
         self.start_postgres()
-        self.start_agent("agent")
+        if self.kube:
+            self.start_agent("agent")
         self.start_zcpd()
 
     def stop(self):
@@ -92,7 +93,10 @@ class Rig:
 
     def start_postgres(self):
         """Runs as an unprivileged user: PostgreSQL refuses to run as root."""
-        [*_, programs] = sorted(glob.glob("/usr/lib/postgresql/*/bin"))
+        found = sorted(glob.glob("/usr/lib/postgresql/*/bin"))
+        if not found:
+            raise SystemExit("PostgreSQL is not there: apt-get install -y postgresql")
+        programs = found[-1]
         user = pwd.getpwnam("postgres")
         os.chown(self.folder, user.pw_uid, user.pw_gid)
         data = os.path.join(self.folder, "data")
