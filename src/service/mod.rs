@@ -126,8 +126,10 @@ pub async fn run(
         installation::ensure_operator(&foundation, file).await?;
     }
     let metrics = Metrics::default();
-    let driver = workers::driver(config, &foundation, (&own, &metrics))?;
+    let (driver, clouds) = workers::driver(config, &foundation, (&own, &metrics))?;
     let tasks = TaskTracker::new();
+    let sources = (foundation.app.store.clone(), Arc::clone(&foundation.clock));
+    tasks.spawn(workers::share_budgets(clouds, sources, stop.clone()));
     let listener = bind(config.api.listen, "api.listen").await?;
     let router = match parts {
         Parts::All => {

@@ -1,24 +1,34 @@
 //! Reconcilers as the configuration wants them.
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
 
 use super::installation::Own;
 use super::{Foundation, ServiceError, doing};
+use crate::clock::SharedClock;
 use crate::config::{self, Config};
 use crate::kubernetes::client::Connector;
 use crate::openstack::{CallObserver, CallSeen};
+use crate::store::{Store, replicas};
 use crate::telemetry::{CloudCall, Metrics};
 use crate::worker::clients::CloudClients;
 use crate::worker::context::{Context, Installation, Settings};
 use crate::worker::crash::CrashPoints;
 use crate::worker::{self, Driver, DriverParts, DriverSettings, KindSettings, Kinds};
 
+/// How often the replicas are counted: their own beat.
+const SHARE_PERIOD: Duration = Duration::from_secs(10);
+/// A replica that was silent for longer is not counted any more.
+const SHARE_MEMORY: jiff::SignedDuration = jiff::SignedDuration::from_mins(1);
+
 /// All reconcilers, ready to run.
 pub(super) fn driver(
     config: &Config,
     foundation: &Foundation,
     (own, metrics): (&Own, &Metrics),
-) -> Result<Driver, ServiceError> {
+) -> Result<(Driver, CloudClients), ServiceError> {
     let bundle_url = config.node.url.join("/node/v1/bundle").map_err(doing("read node.url"))?;
     let installation =
         Installation { id: own.id, bundle_url, node_ca_pem: own.authority.cert_pem().to_owned() };
@@ -33,7 +43,7 @@ pub(super) fn driver(
         clock: Arc::clone(&clock),
         ids: Arc::clone(&ids),
         keys: Arc::clone(&foundation.keys),
-        clouds,
+        clouds: clouds.clone(),
         connector: Connector::network(),
         crash: CrashPoints::default(),
         installation: Arc::new(installation),
@@ -51,7 +61,25 @@ pub(super) fn driver(
         },
     };
     let kinds = Kinds(config.worker.kinds.all().map(|(_, kind)| kind_settings(kind)));
-    Ok(worker::build(&context, parts, kinds))
+    Ok((worker::build(&context, parts, kinds), clouds))
+}
+
+/// Keeps each replica's part of the clouds' budgets right as replicas come and go.
+pub(super) async fn share_budgets(
+    clouds: CloudClients,
+    (store, clock): (Store, SharedClock),
+    stop: CancellationToken,
+) {
+    while stop.run_until_cancelled(tokio::time::sleep(SHARE_PERIOD)).await.is_some() {
+        let since = clock.now() - SHARE_MEMORY;
+        match replicas::count_living(store.pool(), since).await {
+            Ok(living) => clouds.share_among(living),
+            Err(error) => {
+                let error: &dyn std::error::Error = &error;
+                tracing::warn!(error, "the number of replicas is that of before");
+            }
+        }
+    }
 }
 
 fn kind_settings(kind: config::Kind) -> KindSettings {

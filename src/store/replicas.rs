@@ -75,3 +75,15 @@ pub async fn list(executor: impl PgExecutor<'_>) -> Result<Vec<Replica>, StoreEr
         })
         .collect()
 }
+
+/// How many replicas have said since `since` that they live.
+pub async fn count_living(
+    executor: impl PgExecutor<'_>,
+    since: Timestamp,
+) -> Result<u32, StoreError> {
+    let row = sqlx::query("SELECT count(*) FROM replicas WHERE seen_at >= $1")
+        .bind(ts(since))
+        .fetch_one(executor)
+        .await?;
+    Ok(u32::try_from(row.try_get::<i64, _>(0)?).unwrap_or(u32::MAX))
+}

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use url::Url;
@@ -35,6 +36,8 @@ struct Parts {
     observer: Option<CallObserver>,
     /// Limits that stand in for every cloud's own; for tests.
     limits: Option<Limits>,
+    /// Replicas that share each cloud's calls per second.
+    replicas: AtomicU32,
     budgets: Mutex<HashMap<CloudId, (i64, Arc<Budget>)>>,
     clients: Mutex<HashMap<AccountId, Kept>>,
 }
@@ -70,7 +73,9 @@ impl CloudClients {
         observer: Option<CallObserver>,
     ) -> Self {
         let (budgets, clients) = (Mutex::default(), Mutex::default());
-        let parts = Parts { clock, ids, keys, transport, observer, limits, budgets, clients };
+        let replicas = AtomicU32::new(1);
+        let parts =
+            Parts { clock, ids, keys, transport, observer, limits, replicas, budgets, clients };
         Self { parts: Arc::new(parts) }
     }
 
@@ -102,6 +107,15 @@ impl CloudClients {
         Ok(client.with_share(share))
     }
 
+    /// Divides each cloud's calls per second among so many replicas. A cloud's limit is for all of
+    /// them together, and they do not speak with each other but through the database.
+    pub fn share_among(&self, replicas: u32) {
+        if self.parts.replicas.swap(replicas.max(1), Ordering::Relaxed) != replicas.max(1) {
+            self.parts.budgets.lock().unwrap_or_else(PoisonError::into_inner).clear();
+            self.parts.clients.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        }
+    }
+
     fn budget(&self, cloud: &CloudWork) -> Arc<Budget> {
         let mut budgets = self.parts.budgets.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((generation, budget)) = budgets.get(&cloud.id)
@@ -109,7 +123,8 @@ impl CloudClients {
         {
             return Arc::clone(budget);
         }
-        let rate = f64::from(cloud.spec.limits.calls_per_second);
+        let replicas = self.parts.replicas.load(Ordering::Relaxed);
+        let rate = f64::from(cloud.spec.limits.calls_per_second) / f64::from(replicas);
         let limits = self.parts.limits.unwrap_or_else(|| Limits {
             calls_per_second: rate,
             burst: rate * 2.0,
@@ -166,5 +181,40 @@ fn credential(stored: Stored) -> Credential {
         Stored::ApplicationCredential { id, secret } => {
             Credential::ApplicationCredential { id, secret: secret.into() }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{SystemClock, SystemIds};
+    use crate::domain::cloud::CloudPhase;
+
+    #[test]
+    fn replicas_share_the_calls_of_a_cloud() {
+        let (clock, ids): (SharedClock, SharedIds) = (Arc::new(SystemClock), Arc::new(SystemIds));
+        let keys = Arc::new(KeyRing::parse(&KeyRing::generate("k", ids.as_ref())).unwrap());
+        let clients = CloudClients::network((clock, ids), keys, None);
+        let spec = serde_json::json!({
+            "auth_url": "http://cloud.test/v3", "region": "east",
+            "limits": {"calls_per_second": 30, "builds_in_flight": 1},
+            "defaults": {"network": "n", "security_group": "s", "flavor": "f"},
+        });
+        let cloud = CloudWork {
+            id: CloudId(uuid::Uuid::nil()),
+            name: "east".to_owned(),
+            spec: serde_json::from_value(spec).unwrap(),
+            generation: 1,
+            phase: CloudPhase::Ready,
+            inventory: None,
+            inventory_at: None,
+            check_wanted: 0,
+        };
+        let rate = || clients.budget(&cloud).limits().calls_per_second;
+        assert!((rate() - 30.0).abs() < f64::EPSILON);
+        clients.share_among(3);
+        assert!((rate() - 10.0).abs() < f64::EPSILON);
+        clients.share_among(0);
+        assert!((rate() - 30.0).abs() < f64::EPSILON, "one replica at least: this one");
     }
 }

@@ -294,3 +294,16 @@ async fn a_cancelled_begin_leaves_no_transaction_in_the_pool() -> Result {
     assert_eq!(seen, 39, "every write outside a transaction is committed");
     Ok(())
 }
+
+#[tokio::test]
+async fn only_replicas_that_live_share_a_budget() -> Result {
+    let db = TestDb::new().await;
+    for (n, minutes) in [(1, 0), (2, 0), (3, 5)] {
+        let id = Uuid::from_u128(n);
+        let seen = db.now() - SignedDuration::from_mins(minutes);
+        replicas::beat(&db.store, Beat { id, name: "r" }, seen).await?;
+    }
+    let since = db.now() - SignedDuration::from_mins(1);
+    assert_eq!(replicas::count_living(db.store.pool(), since).await?, 2);
+    Ok(())
+}
