@@ -29,9 +29,14 @@ pub enum TelemetryError {
     Twice,
 }
 
+/// What is quiet unless the filters say otherwise: the Kubernetes client calls every refused
+/// connection an error, and a cluster that boots refuses some; what it means is logged by us.
+const QUIET: &str = "kube_client=off";
+
 /// Begins to log to stderr: lines for people, or one JSON object a line.
 pub fn start_logging(level: &str, json: bool) -> Result<(), TelemetryError> {
-    let filter = EnvFilter::try_new(level).map_err(|e| TelemetryError::Level(e.to_string()))?;
+    let filter = EnvFilter::try_new(format!("{QUIET},{level}"))
+        .map_err(|error| TelemetryError::Level(error.to_string()))?;
     let registry = tracing_subscriber::registry().with(filter);
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let begun = if json {

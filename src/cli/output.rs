@@ -2,7 +2,7 @@
 
 use std::io::{self, IsTerminal as _, Write as _};
 
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::{ColumnConstraint, ContentArrangement, Table, presets};
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -10,6 +10,8 @@ use super::Failure;
 
 /// Width of tables that do not go to a terminal.
 const WIDTH: u16 = 80;
+/// A terminal that says it is narrower does not know its width.
+const NARROWEST: u16 = 40;
 
 /// How data is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -117,12 +119,16 @@ pub(super) fn note(text: &str) {
 pub(super) fn table(header: &[&str], rows: Vec<Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
-    if !io::stdout().is_terminal() {
+    if !io::stdout().is_terminal() || table.width().is_none_or(|width| width < NARROWEST) {
         table.set_width(WIDTH);
     }
     table.set_header(header.to_vec()).add_rows(rows);
-    for column in table.column_iter_mut() {
+    for (column, name) in table.column_iter_mut().zip(header) {
         column.set_padding((0, 2));
+        // Ids are copied, so they stay whole.
+        if *name == "ID" {
+            column.set_constraint(ColumnConstraint::ContentWidth);
+        }
     }
     let lines: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
     lines.join("\n") + "\n"

@@ -34,7 +34,7 @@ pub(super) enum TokenCommand {
 }
 
 impl Rows for Token {
-    const HEADER: &'static [&'static str] = &["NAME", "ROLE", "STATE", "CREATED", "ID"];
+    const HEADER: &'static [&'static str] = &["ID", "NAME", "ROLE", "STATE"];
 
     fn row(&self) -> Vec<String> {
         let state = match (self.revoked_at, self.expires_at) {
@@ -43,7 +43,7 @@ impl Rows for Token {
             (None, None) => "good".to_owned(),
         };
         let role = self.role.to_string();
-        vec![self.name.clone(), role, state, moment(self.created_at), self.id.to_string()]
+        vec![self.id.to_string(), self.name.clone(), role, state]
     }
 }
 

@@ -2,7 +2,7 @@
 
 use clap::Subcommand;
 
-use super::output::{Rows, moment};
+use super::output::Rows;
 use super::{Context, Failure};
 use crate::api::work::{WorkItem, WorkVerb};
 
@@ -34,18 +34,17 @@ pub(super) struct Which {
 }
 
 impl Rows for WorkItem {
-    const HEADER: &'static [&'static str] = &["KIND", "ID", "STATE", "DUE", "FAILED", "WHY"];
+    const HEADER: &'static [&'static str] = &["KIND", "ID", "STATE", "WHY"];
 
     fn row(&self) -> Vec<String> {
-        let why = self.parked_reason.as_ref().or(self.last_error.as_ref());
-        vec![
-            self.kind.clone(),
-            self.id.to_string(),
-            self.state.clone(),
-            moment(self.due_at),
-            self.attempts.to_string(),
-            why.cloned().unwrap_or_default(),
-        ]
+        let why = match (&self.parked_reason, &self.last_error) {
+            (Some(reason), _) => reason.clone(),
+            (None, Some(error)) if self.attempts > 0 => {
+                format!("failed {} times: {error}", self.attempts)
+            }
+            (None, error) => error.clone().unwrap_or_default(),
+        };
+        vec![self.kind.clone(), self.id.to_string(), self.state.clone(), why]
     }
 }
 
