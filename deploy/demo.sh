@@ -18,16 +18,19 @@ chmod 711 "$STATE"
 DEV=
 BEGAN=$SECONDS
 
-say() { printf '\n\033[1m%s\033[0m\n' "[$((SECONDS - BEGAN)) s] $*" | if [ -t 1 ] && [ -z "${NO_COLOR:-}" ]; then cat; else sed 's/\x1b\[[0-9;]*m//g'; fi; }
+BOLD= PLAIN=
+if [ -t 1 ] && [ -z "${NO_COLOR:-}" ]; then BOLD=$'\e[1m' PLAIN=$'\e[0m'; fi
+
+say() { printf '\n%s[%d s] %s%s\n' "$BOLD" $((SECONDS - BEGAN)) "$*" "$PLAIN"; }
 fail() { echo "demo: $*" >&2; exit 1; }
 
 finish() {
     local code=$?
     trap - EXIT INT TERM
-    if [ -n "$DEV" ]; then
-        kill -TERM "$DEV" 2>/dev/null || true
-        wait "$DEV" 2>/dev/null || true
-    fi
+    # zcpd dev, and a zcpctl that still waits.
+    local job
+    for job in $(jobs -p); do kill -TERM "$job" 2>/dev/null || true; done
+    wait 2>/dev/null || true
     if [ $code -ne 0 ]; then
         echo "demo: failed; the end of the logs:" >&2
         tail -n 20 "$STATE"/*.log >&2 || true
@@ -41,14 +44,14 @@ trap 'exit 143' TERM
 
 zcpctl() { "$BIN/zcpctl" "$@"; }
 get() { curl -sfS --max-time 20 "$@"; }
-# Reads JSON on stdin: `field a b` prints .a.b
+# Runs Python with the JSON of stdin in `value`.
 json() { python3 -c 'import json,sys
 value = json.load(sys.stdin)
 '"$1"; }
 
 # --- what the clouds and clusters say, asked of themselves --------------------------------------
 
-# A token of an administrator of one cloud, who sees what everybody made there.
+# A token of the project that zcp works in on one cloud: it sees all that zcp made there.
 cloud_login() {
     local url=$1 answer
     answer=$(get -D - -o /dev/null -X POST "$url/identity/v3/auth/tokens" -H 'content-type: application/json' -d '{"auth":{
@@ -57,12 +60,13 @@ cloud_login() {
     tr -d '\r' <<<"$answer" | sed -n 's/^x-subject-token: //Ip'
 }
 
-# Servers of one cluster on one cloud that are workers: cloud_servers CLOUD NAME
+# How many servers a cloud has whose names fit: cloud_servers CLOUD PATTERN
 cloud_servers() {
     get "${CLOUD[$1]}/compute/v2.1/servers?name=$2" -H "x-auth-token: ${TOKEN[$1]}" \
         | json 'print(len(value["servers"]))'
 }
 
+# How many servers and ports there are on both clouds.
 everything() {
     local cloud servers=0 ports=0
     for cloud in east west; do
@@ -94,6 +98,7 @@ kube() {
         --cert "$folder/client-certificate" --key "$folder/client-key" "$@"
 }
 
+nodes() { kube "$1" GET /api/v1/nodes | json 'print(len(value["items"]))'; }
 cordons() { kube "$1" GET /api/v1/nodes | json 'print(sum(1 for n in value["items"] if n["spec"].get("unschedulable")))'; }
 nodes_ready() { kube "$1" GET /api/v1/nodes | json 'print(sum(1 for n in value["items"] if any(c["type"] == "Ready" and c["status"] == "True" for c in n["status"].get("conditions", []))))'; }
 pods_ready() { kube "$1" GET /apis/apps/v1/namespaces/default/deployments/web | json 'print(value["status"].get("readyReplicas", 0))'; }
@@ -164,8 +169,9 @@ zcpctl migration rollback back --yes --reason "the owner changed their mind"
 zcpctl migration watch back --timeout 60s --to-the-end
 made=$(($(servers_ever east) + $(servers_ever west) - before))
 back_phase=$(zcpctl migration get back -o json | json 'print(value["phase"])')
+# The new nodes served no more when it was rolled back; their servers and Node objects go after.
 for _ in $(seq 100); do
-    [ "$(cloud_servers west '^back-web-')" = 0 ] && break
+    [ "$(cloud_servers west '^back-web-') $(nodes back)" = "0 5" ] && break
     sleep 0.2
 done
 left_cordons=$(($(cordons back) + $(cordons shop)))
