@@ -20,8 +20,8 @@ use crate::worker::{self, Driver, DriverParts, DriverSettings, KindSettings, Kin
 
 /// How often the replicas are counted: their own beat.
 const SHARE_PERIOD: Duration = Duration::from_secs(10);
-/// A replica that was silent for longer is not counted any more.
-const SHARE_MEMORY: jiff::SignedDuration = jiff::SignedDuration::from_mins(1);
+/// A replica that missed two beats is not counted any more: its part of the calls is needed.
+const SHARE_MEMORY: jiff::SignedDuration = jiff::SignedDuration::from_secs(25);
 
 /// All reconcilers, ready to run.
 pub(super) fn driver(
