@@ -47,6 +47,8 @@ ids! {
     ProjectId,
     /// One OpenStack deployment.
     CloudId,
+    /// A mapping of names from one cloud to another.
+    CloudPairId,
     /// A project and its credential on one cloud.
     AccountId,
     /// A Kubernetes version paired with an addon-manager version.

@@ -3,6 +3,7 @@
 pub mod access;
 pub mod bootstrap_token;
 pub mod cloud;
+pub mod cloud_pair;
 pub mod clouds_yaml;
 pub mod cluster;
 pub mod condition;

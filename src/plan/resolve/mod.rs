@@ -3,10 +3,17 @@
 //! Names are the operator's and the owner's; a cloud may have none or several of a name. The text
 //! of an error is for the person who chose the name.
 
+mod way;
+
+#[cfg(test)]
+mod way_tests;
+
 use crate::domain::cloud::CloudSpec;
 use crate::domain::field::known;
 use crate::domain::inventory::{Flavor, Image, Inventory, Network, SecurityGroup};
 use crate::domain::offering::OfferingSpec;
+
+pub use way::{Names, Place, Side, Way};
 
 /// The one flavor that `wanted` names, by name or id.
 pub fn flavor<'a>(inventory: &'a Inventory, wanted: &str) -> Result<&'a Flavor, String> {
@@ -55,22 +62,52 @@ pub fn image<'a>(
     (cloud, spec): (&str, &CloudSpec),
 ) -> Result<&'a Image, String> {
     let version = offering.kubernetes_version.to_string();
-    let chosen = offering.images.get(cloud).or(spec.defaults.image.as_ref());
-    let Some(chosen) = chosen else {
-        let fitting = inventory.images.iter().filter(|image| {
-            image.status == "active" && image.kubernetes_version.as_deref() == Some(&version)
-        });
-        return fitting.max_by_key(|image| (&image.name, &image.id)).ok_or_else(|| {
-            format!("no active image has the property kubernetes_version={version}")
-        });
-    };
-    let all = inventory.images.iter().filter(|image| image.status == "active");
-    let found = one("image", chosen, all.map(|i| (i.id.as_str(), i.name.as_str(), i)))?;
+    if let Some(chosen) = offering.images.get(cloud).or(spec.defaults.image.as_ref()) {
+        return image_named(inventory, offering, chosen);
+    }
+    let fitting = inventory.images.iter().filter(|image| {
+        image.status == "active" && image.kubernetes_version.as_deref() == Some(&version)
+    });
+    fitting
+        .max_by_key(|image| (&image.name, &image.id))
+        .ok_or_else(|| format!("no active image has the property kubernetes_version={version}"))
+}
+
+/// The image of a pool: the one that a mapping chose for it, as long as that carries the
+/// offering's version, else [`image`].
+pub fn chosen_image<'a>(
+    inventory: &'a Inventory,
+    offering: &OfferingSpec,
+    (cloud, spec): (&str, &CloudSpec),
+    chosen: Option<&str>,
+) -> Result<&'a Image, String> {
+    let version = offering.kubernetes_version.to_string();
+    let found = chosen.and_then(|name| active_image(inventory, name).ok());
+    match found.filter(|image| image.kubernetes_version.as_deref() == Some(&version)) {
+        Some(image) if !offering.images.contains_key(cloud) => Ok(image),
+        _ => image(inventory, offering, (cloud, spec)),
+    }
+}
+
+/// The one active image of a name or id, if it carries the offering's version.
+pub fn image_named<'a>(
+    inventory: &'a Inventory,
+    offering: &OfferingSpec,
+    name: &str,
+) -> Result<&'a Image, String> {
+    let found = active_image(inventory, name)?;
+    let version = offering.kubernetes_version.to_string();
     match found.kubernetes_version.as_deref() {
         Some(has) if has == version => Ok(found),
-        Some(has) => Err(format!("image {chosen} is for Kubernetes {has}, not {version}")),
-        None => Err(format!("image {chosen} has no property kubernetes_version")),
+        Some(has) => Err(format!("image {name} is for Kubernetes {has}, not {version}")),
+        None => Err(format!("image {name} has no property kubernetes_version")),
     }
+}
+
+/// The one active image of a name or id.
+fn active_image<'a>(inventory: &'a Inventory, name: &str) -> Result<&'a Image, String> {
+    let all = inventory.images.iter().filter(|image| image.status == "active");
+    one("image", name, all.map(|i| (i.id.as_str(), i.name.as_str(), i)))
 }
 
 /// Finds by id, else by name if only one has it.
