@@ -8,7 +8,7 @@ use super::output::{Rows, facts, moment, note, table, word};
 use super::{Context, Failure, watch};
 use crate::api::migrations::{Migration, NewMigration, VerbRequest};
 use crate::domain::duration::HumanDuration;
-use crate::domain::migration::{AtDeadline, CommitPolicy, DrainSpec, Verb};
+use crate::domain::migration::{AtDeadline, CanaryPolicy, CommitPolicy, DrainSpec, Verb};
 use crate::domain::wave::{Gate, Upto, WaveSpec, default_waves};
 
 #[derive(Debug, Subcommand)]
@@ -113,6 +113,9 @@ pub(super) struct StartArgs {
     /// Nodes drained at once; default: one in the first wave, then a tenth of the wave.
     #[arg(long, value_name = "COUNT")]
     parallel: Option<u32>,
+    /// Make no canary on the target before the first node is touched.
+    #[arg(long)]
+    no_canary: bool,
     /// Follow it to its end, or until it waits for a person.
     #[arg(long)]
     wait: bool,
@@ -177,6 +180,7 @@ impl StartArgs {
                 Commit::Auto => CommitPolicy::AutoAfterHold,
                 Commit::Manual => CommitPolicy::Manual,
             },
+            canary: if self.no_canary { CanaryPolicy::Off } else { CanaryPolicy::Auto },
         })
     }
 }

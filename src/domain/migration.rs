@@ -50,6 +50,22 @@ pub struct MigrationSpec {
     /// What ends the hold. Default: its end.
     #[serde(default)]
     pub commit: CommitPolicy,
+    /// Whether a canary tries the target before a node is touched. Default: unless one did within
+    /// a day.
+    #[serde(default)]
+    pub canary: CanaryPolicy,
+}
+
+/// Whether a canary tries the target: a server like those that the pools get, which reports what
+/// it reaches and is deleted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CanaryPolicy {
+    /// One is made for every flavor that has no result younger than a day.
+    #[default]
+    Auto,
+    /// None is made, and what only a canary can see is not known.
+    Off,
 }
 
 fn hold_default() -> u32 {

