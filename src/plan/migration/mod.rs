@@ -1,7 +1,11 @@
 //! What a migration does next, and why not more.
 //!
 //! Nodes are made and deleted by the cluster planner, by [`super::pool::wanted`]. Here the phase
-//! moves, old nodes are cordoned and drained, and on the way back new ones.
+//! moves ([`Planner`]), old nodes are cordoned and drained ([`draining`]), and on the way back new
+//! ones ([`back`]).
+
+mod back;
+mod draining;
 
 use std::fmt;
 
@@ -10,13 +14,9 @@ use jiff::{SignedDuration, Timestamp};
 use super::Plan;
 use super::pool::{Pool, goal};
 use crate::domain::ids::NodeId;
-use crate::domain::migration::{AtDeadline, CommitPolicy, Event, Migration, Phase};
-use crate::domain::node::{Desired, Drain, Node, Outside};
+use crate::domain::migration::{CommitPolicy, Event, Migration, Phase};
+use crate::domain::node::Node;
 use crate::domain::wave::Gate;
-
-/// Most nodes drained at once without a wish for more: what Cluster API's and Machine Controller
-/// Manager's users settle on for one cluster.
-const PARALLEL_MAX: usize = 20;
 
 /// Everything the planner may know.
 #[derive(Debug, Clone)]
@@ -154,113 +154,6 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// The old nodes of the present wave and of earlier ones that still have to be drained.
-    fn due(&self) -> Vec<&'a Node> {
-        let migration = &self.s.migration;
-        self.old()
-            .filter(|n| n.desired == Desired::Present)
-            .filter(|n| migration.wave_of(n.id) <= migration.wave && !n.drain.is_over())
-            .collect()
-    }
-
-    fn drain(&mut self) {
-        let due = self.due();
-        if due.is_empty() {
-            return self
-                .plan
-                .step(Step::Move(Event::Drained, None), "the wave's old nodes are drained");
-        }
-        let mut active = due.iter().filter(|n| n.drain != Drain::Idle).count();
-        let parallel = self.parallel(due.len());
-        for node in due {
-            match node.drain {
-                Drain::Idle if active >= parallel => {
-                    self.plan.wait(format!("{}: {parallel} drains at once", node.name));
-                }
-                Drain::Idle => {
-                    if self.begin(node) {
-                        active += 1;
-                    }
-                }
-                _ => self.go_on(node),
-            }
-        }
-    }
-
-    /// How many nodes may be drained at once.
-    fn parallel(&self, due: usize) -> usize {
-        match self.s.migration.spec.drain.parallel {
-            Some(wish) => wish as usize,
-            None if self.s.migration.wave == self.s.migration.first_wave() => 1,
-            None => due.div_ceil(10).clamp(1, PARALLEL_MAX),
-        }
-    }
-
-    /// Begins a drain, if the pool keeps enough nodes that serve. A cordon that was planned here
-    /// counts at once.
-    fn begin(&mut self, node: &Node) -> bool {
-        if is_silent(node) {
-            self.plan.step(Step::AssumeDrained(node.id), format!("{} does not answer", node.name));
-            return false;
-        }
-        let Some(pool) = self.s.pools.iter().find(|p| Some(p.id) == node.pool_id) else {
-            return false;
-        };
-        let cordoned_now = |id: NodeId| self.plan.steps.iter().any(|p| p.step == Step::Cordon(id));
-        let serving = self
-            .moving()
-            .filter(|n| n.pool_id == Some(pool.id) && n.is_serving() && !cordoned_now(n.id))
-            .count();
-        let after = serving - usize::from(node.is_serving());
-        if after < pool.count as usize {
-            self.plan.wait(format!(
-                "{}: pool {} would have {after} of {} nodes that serve",
-                node.name, pool.name, pool.count
-            ));
-            return false;
-        }
-        self.plan.step(
-            Step::Cordon(node.id),
-            format!("{after} of {} nodes serve without it", pool.count),
-        );
-        true
-    }
-
-    /// A drain that has begun.
-    fn go_on(&mut self, node: &Node) {
-        if is_silent(node) {
-            let why = format!("{} does not answer", node.name);
-            return self.plan.step(Step::AssumeDrained(node.id), why);
-        }
-        if matches!(node.drain, Drain::Cordoning | Drain::Uncordoning) {
-            let why = format!("{} may not be cordoned", node.name);
-            return self.plan.step(Step::Cordon(node.id), why);
-        }
-        let started = node.drain_started_at.unwrap_or(self.s.now);
-        if self.s.now < self.s.migration.drain_deadline(started) {
-            return self.pass(node);
-        }
-        let why = format!(
-            "{} is not drained after {} s",
-            node.name, self.s.migration.spec.drain.timeout_seconds
-        );
-        match self.s.migration.spec.drain.at_deadline {
-            AtDeadline::Pause => {
-                let reason = format!("{why}; {}", blocked_by(node));
-                self.plan.step(Step::Pause(reason), "the drain's deadline has passed");
-            }
-            AtDeadline::SkipNode => self.plan.step(Step::Skip(node.id), why),
-            AtDeadline::Force => self.plan.step(Step::ForcePass(node.id), why),
-        }
-    }
-
-    fn pass(&mut self, node: &Node) {
-        self.plan.step(Step::DrainPass(node.id), format!("{} has pods to move", node.name));
-        for blocker in node.blockers.iter().take(5) {
-            self.plan.wait(format!("{}: {} ({})", node.name, blocker.pod, blocker.reason));
-        }
-    }
-
     fn soak(&mut self) {
         let lacking = self.lacking();
         let migration = &self.s.migration;
@@ -337,55 +230,4 @@ impl<'a> Planner<'a> {
             self.plan.wait(format!("{left} old nodes are being deleted"));
         }
     }
-
-    fn roll_back(&mut self) {
-        let cordoned: Vec<&Node> = self
-            .old()
-            .filter(|n| n.desired == Desired::Present && n.drain.may_be_cordoned())
-            .collect();
-        if !cordoned.is_empty() {
-            for node in cordoned {
-                self.plan.step(Step::Uncordon(node.id), format!("{} serves again", node.name));
-            }
-            return;
-        }
-        let left: Vec<&Node> = self.new_nodes().filter(|n| n.desired == Desired::Present).collect();
-        if left.is_empty() {
-            return self.plan.step(Step::Move(Event::Returned, None), "the target is drained");
-        }
-        let mut active =
-            left.iter().filter(|n| n.drain != Drain::Idle && !n.drain.is_over()).count();
-        let parallel = self.s.migration.spec.drain.parallel.map_or(PARALLEL_MAX, |n| n as usize);
-        for node in left {
-            if node.drain.is_over() || is_silent(node) {
-                let why = format!("nothing of the tenant's is on {}", node.name);
-                self.plan.step(Step::Dismiss(node.id), why);
-            } else if node.drain != Drain::Idle {
-                self.go_on(node);
-            } else if active < parallel {
-                active += 1;
-                self.plan.step(
-                    Step::Cordon(node.id),
-                    format!("the source serves without {}", node.name),
-                );
-            }
-        }
-    }
-}
-
-/// Whether nothing can be evicted from the node, since nobody there would stop a pod: it never
-/// joined, its server is gone, or its kubelet is silent. The cluster itself moves the pods of a
-/// silent node.
-fn is_silent(node: &Node) -> bool {
-    node.object != Outside::Present || node.server == Outside::Gone || !node.kubelet.is_ready
-}
-
-/// Who blocks a node, in words.
-fn blocked_by(node: &Node) -> String {
-    if node.blockers.is_empty() {
-        return "no pod refuses, but some are still there".to_owned();
-    }
-    let list: Vec<String> =
-        node.blockers.iter().take(3).map(|b| format!("{} ({})", b.pod, b.reason)).collect();
-    format!("blocked by {}", list.join(", "))
 }
