@@ -9,6 +9,7 @@
 //! | [`plan`] | snapshot to ordered steps, each with a reason; pure | domain |
 //! | [`bootstrap`] | what a server is given: PKI, kubeadm configuration, user data | domain, clock |
 //! | [`openstack`], [`kubernetes`] | adapters, one outside world each | domain, clock, telemetry |
+//! | [`crd`] | a migration as an object of a Kubernetes API; pure | domain |
 //! | [`sim`] | simulated clouds and clusters behind the real HTTP APIs | domain, clock |
 //! | [`store`] | the only module with SQL | domain, clock, telemetry |
 //! | [`app`] | use cases: permission, one transaction, audit, wake | domain, plan, bootstrap, clock, store |
@@ -29,6 +30,7 @@ pub mod bootstrap;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod crd;
 pub mod dev;
 pub mod domain;
 pub mod http;

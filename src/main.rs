@@ -21,7 +21,7 @@ use zcp::domain::ids::TokenId;
 use zcp::service::{self, Foundation, Parts};
 use zcp::sim::knobs::SimArgs;
 use zcp::store::seal::KeyRing;
-use zcp::{http, sim, telemetry};
+use zcp::{crd, http, sim, telemetry};
 
 /// The control plane of Kubernetes clusters on private OpenStack clouds.
 #[derive(Parser)]
@@ -50,6 +50,8 @@ enum Command {
     Migrate(ConfigFile),
     /// Prints the OpenAPI document.
     Openapi,
+    /// Prints the CustomResourceDefinition for a management cluster.
+    Crd,
     /// Looks at the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -142,6 +144,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
             store.close().await;
             print("the database's schema is up to date\n")
         }
+        Command::Crd => print(&crd::manifest().map_err(anyhow::Error::msg)?),
         Command::Openapi => print(&(http::openapi().to_pretty_json()? + "\n")),
         Command::Config(ConfigCommand::Check(file)) => print(&file.load()?.shown()),
         Command::Config(ConfigCommand::NewKey { id }) => {

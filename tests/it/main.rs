@@ -10,6 +10,7 @@ mod cli;
 mod config;
 mod contract;
 mod crash_matrix;
+mod crd;
 mod dev;
 mod driver;
 mod kubernetes_adapter;
