@@ -40,8 +40,10 @@ pub(super) struct Subject {
 
 /// A request whose changes commit together with their audit record, event and wake-ups.
 pub(super) struct Act<'a> {
-    app: &'a App,
-    ask: &'a Ask,
+    /// The use cases' surroundings.
+    pub app: &'a App,
+    /// Who asks.
+    pub ask: &'a Ask,
     /// The transaction.
     pub tx: Tx,
     /// The moment of the request.

@@ -71,9 +71,25 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// How the caller stands in audit records.
+    /// How the caller stands in audit records. Who asks without a token (an object of the
+    /// management cluster, a command on the machine itself) stands there by name.
     pub fn actor(&self) -> String {
-        format!("token:{}", self.token_id)
+        if self.token_id.0.is_nil() {
+            self.name.clone()
+        } else {
+            format!("token:{}", self.token_id)
+        }
+    }
+
+    /// The caller that an object of the management cluster is: an owner of the project that its
+    /// namespace is mapped to, and of nothing else.
+    pub fn of_object(namespace: &str, name: &str, project: ProjectId) -> Self {
+        Self {
+            token_id: TokenId(uuid::Uuid::nil()),
+            name: format!("kubectl:{namespace}/{name}"),
+            role: Role::Owner,
+            project: Some(project),
+        }
     }
 
     /// `Forbidden` unless the table allows it.

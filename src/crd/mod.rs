@@ -18,7 +18,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::domain::migration::{AtDeadline, CommitPolicy, Direction, Phase};
+use crate::domain::migration::{AtDeadline, CanaryPolicy, CommitPolicy, Direction, Phase};
 use crate::domain::wave::{Gate, Upto, default_waves};
 
 /// Label of a Namespace: the zcp project whose migrations its objects are.
@@ -105,6 +105,9 @@ pub struct ClusterMigrationSpec {
     /// What ends the hold: its end, or only `commitNow`.
     #[serde(default)]
     pub commit: CommitPolicy,
+    /// Whether a canary tries the target first. In YAML: "off", in quotes.
+    #[serde(default)]
+    pub canary: CanaryPolicy,
     /// Take no further step. May change at any time.
     #[serde(default)]
     pub paused: bool,
@@ -135,7 +138,8 @@ const FIXED_ONCE_ACCEPTED: &str = "!has(oldSelf.status) || !has(oldSelf.status.m
     && self.spec.waves == oldSelf.spec.waves \
     && self.spec.drain == oldSelf.spec.drain \
     && self.spec.holdSeconds == oldSelf.spec.holdSeconds \
-    && self.spec.commit == oldSelf.spec.commit)";
+    && self.spec.commit == oldSelf.spec.commit \
+    && self.spec.canary == oldSelf.spec.canary)";
 const LAST_WAVE_IS_ALL: &str = "self.size() == 0 || self[self.size() - 1].upto == '100%'";
 /// Numbers of nodes are below a million, so that they rank before all percentages.
 const WAVES_GROW: &str = "self.map(w, type(w.upto) == int ? int(w.upto) \

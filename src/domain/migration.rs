@@ -59,7 +59,9 @@ pub struct MigrationSpec {
 
 /// Whether a canary tries the target: a server like those that the pools get, which reports what
 /// it reaches and is deleted.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema, JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum CanaryPolicy {
     /// One is made for every flavor that has no result younger than a day.

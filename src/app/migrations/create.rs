@@ -44,6 +44,18 @@ pub async fn create(
         Start::Fresh(act) => act,
         Start::Done(made) => return view(app, &ask.caller, MigrationId(made)).await,
     };
+    let made = accept(&mut act, id, spec).await?;
+    act.commit(made.0).await?;
+    view(app, &ask.caller, made).await
+}
+
+/// Accepts a migration within a request.
+pub(super) async fn accept(
+    act: &mut Act<'_>,
+    id: ClusterId,
+    spec: &MigrationSpec,
+) -> Result<MigrationId, Error> {
+    let (app, ask) = (act.app, act.ask);
     let cluster = seen(clusters::lock(&mut act.tx, id).await?, &ask.caller, id)?;
     ask.caller.may(Action::ChangeMigrations)?;
     spec.check().into_result(())?;
@@ -70,8 +82,7 @@ pub async fn create(
     act.audit("migration.create", subject(&row, &cluster), detail).await?;
     let said = format!("{} asked to move {} nodes to {to}", ask.caller.name, old.len());
     act.event(subject(&row, &cluster), "MigrationRequested", said).await?;
-    act.commit(row.id.0).await?;
-    view(app, &ask.caller, row.id).await
+    Ok(row.id)
 }
 
 async fn check_state(tx: &mut Tx, cluster: &ClusterRow) -> Result<(), Error> {

@@ -38,6 +38,18 @@ pub async fn steer(
         Start::Fresh(act) => act,
         Start::Done(id) => return view(app, &ask.caller, MigrationId(id)).await,
     };
+    write(&mut act, id, steer).await?;
+    act.commit(id.0).await?;
+    view(app, &ask.caller, id).await
+}
+
+/// Does what a verb says, within a request.
+pub(super) async fn write(
+    act: &mut Act<'_>,
+    id: MigrationId,
+    steer: Steer<'_>,
+) -> Result<(), Error> {
+    let ask = act.ask;
     let old = migrations::lock(&mut act.tx, id).await?;
     let old = old.ok_or_else(|| Error::absent("migration", id))?;
     let cluster = clusters::find(&mut *act.tx, old.cluster_id).await?;
@@ -70,8 +82,7 @@ pub async fn steer(
         let said = format!("{} asked to {}{why}", ask.caller.name, steer.verb.as_str());
         act.event(about, event_reason(steer.verb), said).await?;
     }
-    act.commit(id.0).await?;
-    view(app, &ask.caller, id).await
+    Ok(())
 }
 
 /// Forgets back-off and attempts, if there is such an item.
