@@ -333,6 +333,7 @@ impl Config {
                 })?;
             }
         }
+        complete_kinds(&mut table);
         let config: Self = serde_path_to_error::deserialize(table).map_err(|error| {
             ConfigError::Value(format!("{}: {}", error.path(), error.inner().message()))
         })?;
@@ -495,6 +496,21 @@ fn keys() -> BTreeMap<Vec<String>, Form> {
 
 fn variable(path: &[String]) -> String {
     format!("ZCP_{}", path.join("_").to_uppercase())
+}
+
+/// Gives each kind of work that is named the settings that are not: each kind has its own.
+fn complete_kinds(table: &mut toml::Table) {
+    let section = table.get_mut("worker").and_then(|worker| worker.get_mut("kinds"));
+    let Some(kinds) = section.and_then(toml::Value::as_table_mut) else { return };
+    let Ok(defaults) = toml::Table::try_from(Kinds::default()) else { return };
+    for (name, default) in defaults {
+        let known = kinds.get_mut(&name).and_then(toml::Value::as_table_mut);
+        if let (Some(kind), toml::Value::Table(default)) = (known, default) {
+            for (key, value) in default {
+                kind.entry(key).or_insert(value);
+            }
+        }
+    }
 }
 
 fn insert(table: &mut toml::Table, path: &[String], value: toml::Value) -> Option<()> {

@@ -65,6 +65,19 @@ fn the_environment_wins_over_the_file() {
 }
 
 #[test]
+fn each_setting_of_a_kind_of_work_has_its_default() {
+    for (name, value) in [("PERIOD", "7m"), ("CONCURRENCY", "3"), ("ENABLED", "false")] {
+        let variable = format!("ZCP_WORKER_KINDS_CLUSTER_{name}");
+        let config = load(GOOD, &[(&variable, value)]).expect("one setting is enough");
+        let (kind, default) = (config.worker.kinds.cluster, Config::default().worker.kinds.cluster);
+        let is_given = |key: &str| name == key;
+        assert_eq!(kind.period == default.period, !is_given("PERIOD"), "{kind:?}");
+        assert_eq!(kind.concurrency == default.concurrency, !is_given("CONCURRENCY"), "{kind:?}");
+        assert_eq!(kind.enabled, !is_given("ENABLED"), "{kind:?}");
+    }
+}
+
+#[test]
 fn the_environment_alone_is_enough() {
     let config = Config::load(None, |name| match name {
         "ZCP_DATABASE_URL" => Some("postgres://db/zcp".to_owned()),

@@ -350,7 +350,7 @@ async fn matrix(scenario: Scenario) {
 }
 
 #[tokio::test]
-async fn creating_a_cluster_survives_a_crash_at_every_step() {
+async fn f02_creating_a_cluster_survives_a_crash_at_every_step() {
     matrix(Scenario::Create).await;
 }
 
@@ -365,7 +365,7 @@ async fn shrinking_a_pool_survives_a_crash_at_every_step() {
 }
 
 #[tokio::test]
-async fn migrating_survives_a_crash_at_every_step() {
+async fn f80_migrating_survives_a_crash_at_every_step() {
     matrix(Scenario::Forward).await;
 }
 

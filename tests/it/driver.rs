@@ -184,7 +184,7 @@ async fn parked_work_is_visible_and_rechecked() -> Result {
 }
 
 #[tokio::test]
-async fn a_panic_is_a_failure_of_that_resource_only() -> Result {
+async fn f84_a_panic_is_a_failure_of_that_resource_only() -> Result {
     let db = TestDb::new().await;
     let scripted = Scripted::new(|resource, _| async move {
         assert!(resource != id(1), "resource one is cursed");
@@ -243,7 +243,7 @@ async fn a_crashed_activation_leaves_its_lease_and_the_next_replica_goes_on() ->
 }
 
 #[tokio::test]
-async fn a_frozen_replica_writes_nothing_after_another_took_over() -> Result {
+async fn f81_a_frozen_replica_writes_nothing_after_another_took_over() -> Result {
     let db = TestDb::new().await;
     let (frozen, thaw) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let wrote = Arc::new(Mutex::new(Vec::new()));

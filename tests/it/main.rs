@@ -13,6 +13,7 @@ mod crash_matrix;
 mod crd;
 mod dev;
 mod driver;
+mod faults;
 mod kubernetes_adapter;
 mod kubernetes_network;
 mod lifecycle;

@@ -263,7 +263,7 @@ async fn housekeeping_deletes_what_is_old_and_nothing_else() -> Result {
 }
 
 #[tokio::test]
-async fn a_cancelled_begin_leaves_no_transaction_in_the_pool() -> Result {
+async fn f89_a_cancelled_begin_leaves_no_transaction_in_the_pool() -> Result {
     let db = TestDb::new().await;
     let store = zcp::store::Store::connect(db.url(), 1).await?;
     for polls in 1..40 {

@@ -116,7 +116,7 @@ async fn a_rolled_back_wake_up_wakes_nobody() -> Result {
 }
 
 #[tokio::test]
-async fn many_replicas_never_claim_the_same_item() -> Result {
+async fn f82_many_replicas_never_claim_the_same_item() -> Result {
     let db = TestDb::new().await;
     let ids: Vec<ResourceId> = (1..=200).map(id).collect();
     let mut tx = db.store.begin().await?;

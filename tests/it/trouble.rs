@@ -44,7 +44,7 @@ async fn pass(world: &TestWorld, driver: &Driver, seconds: i64) {
 }
 
 #[tokio::test]
-async fn a_full_target_is_waited_for_and_costs_no_ports() {
+async fn f05_a_full_target_is_waited_for_and_costs_no_ports() {
     let (mut world, driver) = world().await;
     let cluster = world.cluster(&driver, "alpha", 2).await;
     world.floor.insert(cluster, 2);
@@ -66,7 +66,7 @@ async fn a_full_target_is_waited_for_and_costs_no_ports() {
 }
 
 #[tokio::test]
-async fn a_create_that_was_answered_504_but_done_makes_one_server() {
+async fn f01_a_create_that_was_answered_504_but_done_makes_one_server() {
     for effect in [Effect::DoneButAnswered { status: 504 }, Effect::DoneButCut] {
         let (world, driver) = world().await;
         on(&world, "east", |cloud| {
@@ -179,7 +179,7 @@ async fn rollback_works_with_the_target_cloud_dead() {
 }
 
 #[tokio::test]
-async fn servers_that_never_join_or_never_build_are_replaced() {
+async fn f06_servers_that_never_join_or_never_build_are_replaced() {
     for trouble in [Trouble::NeverJoins, Trouble::StuckInBuild, Trouble::SpawnError] {
         let (world, driver) = world().await;
         on(&world, "east", |cloud| {
@@ -195,7 +195,7 @@ async fn servers_that_never_join_or_never_build_are_replaced() {
 }
 
 #[tokio::test]
-async fn a_server_that_somebody_deleted_is_replaced_after_a_second_look() {
+async fn f31_a_server_that_somebody_deleted_is_replaced_after_a_second_look() {
     let (world, driver) = world().await;
     let cluster = world.cluster(&driver, "alpha", 2).await;
     let truth = world.sim.truth();
@@ -215,7 +215,7 @@ async fn a_server_that_somebody_deleted_is_replaced_after_a_second_look() {
 }
 
 #[tokio::test]
-async fn an_empty_list_of_servers_harms_nobody() {
+async fn f18_an_empty_list_of_servers_harms_nobody() {
     let (world, driver) = world().await;
     let cluster = world.cluster(&driver, "alpha", 2).await;
     on(&world, "east", |cloud| {
@@ -275,7 +275,7 @@ async fn a_migration_ends_early_only_before_its_first_server() {
 }
 
 #[tokio::test]
-async fn builds_in_flight_stay_within_the_clouds_limit() {
+async fn f68_builds_in_flight_stay_within_the_clouds_limit() {
     let (world, driver) = world().await;
     sqlx::query(
         "UPDATE clouds SET spec = jsonb_set(spec, '{limits,builds_in_flight}', '2'),

@@ -68,7 +68,7 @@ async fn all_pages_are_read() {
 }
 
 #[tokio::test]
-async fn a_page_that_fails_fails_the_list() {
+async fn f18_a_page_that_fails_fails_the_list() {
     let pages = |Query(asked): Parameters| async move {
         if asked.get("marker").is_some_and(|marker| marker == "3") {
             return (StatusCode::INTERNAL_SERVER_ERROR, "boom").into_response();
@@ -174,7 +174,7 @@ async fn a_deadline_ends_a_call_that_hangs() {
 }
 
 #[tokio::test]
-async fn retry_after_stops_the_whole_cloud_for_its_time() {
+async fn f17_retry_after_stops_the_whole_cloud_for_its_time() {
     let overloaded = |State(cloud): State<Arc<Cloud>>| async move {
         if cloud.served.fetch_add(1, Ordering::SeqCst) == 0 {
             return (StatusCode::SERVICE_UNAVAILABLE, [("retry-after", "30")], "").into_response();

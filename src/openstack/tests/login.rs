@@ -39,26 +39,29 @@ async fn refuse_login(State(cloud): State<Arc<Cloud>>) -> Response {
     (StatusCode::UNAUTHORIZED, Json(body)).into_response()
 }
 
+/// Calls under way at once.
+const CALLS: u32 = 200;
+
 async fn list_many(client: &CloudClient) -> Vec<OutsideKind> {
-    let results = join_all((0..50).map(|_| client.list_zones())).await;
+    let results = join_all((0..CALLS).map(|_| client.list_zones())).await;
     results.into_iter().filter_map(Result::err).map(|error| error.kind).collect()
 }
 
 #[tokio::test]
-async fn fifty_calls_at_once_make_one_login() {
+async fn many_calls_at_once_make_one_login() {
     let (client, cloud) = client_for(zones());
     assert_eq!(list_many(&client).await, []);
-    assert_eq!((cloud.logins(), cloud.served()), (1, 50));
+    assert_eq!((cloud.logins(), cloud.served()), (1, CALLS));
 }
 
 #[tokio::test]
-async fn fifty_calls_with_a_revoked_token_make_one_more_login() {
+async fn f15_two_hundred_calls_with_a_revoked_token_make_one_more_login() {
     let (client, cloud) = client_for(zones());
     client.list_zones().await.expect("the first call");
     cloud.logins.fetch_add(1, Ordering::SeqCst);
     assert_eq!(list_many(&client).await, []);
     assert_eq!(cloud.logins(), 3, "one at first, one by somebody else, one after the 401");
-    assert_eq!(cloud.stale.load(Ordering::SeqCst), 50);
+    assert_eq!(cloud.stale.load(Ordering::SeqCst), CALLS);
 }
 
 #[tokio::test]
@@ -76,7 +79,7 @@ async fn a_token_is_renewed_before_it_ends() {
 }
 
 #[tokio::test]
-async fn a_second_refusal_is_final() {
+async fn f15_a_second_refusal_is_final() {
     let refuse = |State(cloud): State<Arc<Cloud>>| async move {
         cloud.stale.fetch_add(1, Ordering::SeqCst);
         (StatusCode::UNAUTHORIZED, "").into_response()
@@ -95,13 +98,13 @@ async fn a_wrong_secret_is_tried_once_by_all_and_again_later() {
         Router::new().route("/v3/auth/tokens", post(refuse_login)).with_state(Arc::clone(&cloud));
     let clock = clock();
     let client = client_over(Transport::in_process(router), &clock);
-    assert_eq!(list_many(&client).await, vec![OutsideKind::Denied; 50]);
+    assert_eq!(list_many(&client).await, vec![OutsideKind::Denied; CALLS as usize]);
     assert_eq!(cloud.logins(), 1);
     let error = client.list_zones().await.expect_err("it is still wrong");
     assert!(error.message.contains("application credential 'ac1'"), "{error}");
     assert_eq!(cloud.logins(), 1, "not so soon");
     clock.advance(SignedDuration::from_secs(11));
-    assert_eq!(list_many(&client).await.len(), 50);
+    assert_eq!(list_many(&client).await.len(), CALLS as usize);
     assert_eq!(cloud.logins(), 2);
     client.check().await.expect_err("a check always asks");
     assert_eq!(cloud.logins(), 3);

@@ -1,0 +1,3 @@
+//! The faults that the service must survive, by their numbers. `tests/FAULTS.md` is the table.
+
+mod table;
