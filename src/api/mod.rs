@@ -3,6 +3,7 @@
 //! Requests refuse unknown fields. Responses only grow: a client ignores what it does not know.
 //! Names of fields in error answers are paths into these types.
 
+pub mod cloud_pairs;
 pub mod clouds;
 pub mod clusters;
 pub mod events;

@@ -7,6 +7,7 @@
 mod act;
 pub mod authz;
 pub mod bundle;
+pub mod cloud_pairs;
 pub mod clouds;
 pub mod clusters;
 mod error;

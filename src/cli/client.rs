@@ -103,6 +103,20 @@ impl Client {
         self.read(self.request(Method::PATCH, (path, &[])).json(body)).await
     }
 
+    /// Sets something as a whole, unless it is no longer of the generation `seen`.
+    pub async fn put<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        seen: Option<i64>,
+        body: &impl Serialize,
+    ) -> Result<T, Failure> {
+        let mut request = self.request(Method::PUT, (path, &[])).json(body);
+        if let Some(seen) = seen {
+            request = request.header("if-match", format!("\"{seen}\""));
+        }
+        self.read(request).await
+    }
+
     /// Removes something.
     pub async fn delete(&self, path: &[&str]) -> Result<(), Failure> {
         self.send(self.request(Method::DELETE, (path, &[])).timeout(TIMEOUT)).await.map(|_| ())

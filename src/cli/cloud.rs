@@ -6,6 +6,7 @@ use clap::Subcommand;
 
 use super::confirm::Consent;
 use super::output::{Rows, facts, moment, note, table, word};
+use super::pair::{self, PairCommand};
 use super::wait::{self, Look};
 use super::{Context, Failure};
 use crate::api::clouds::{Cloud, NewCloud};
@@ -39,6 +40,9 @@ pub(super) enum CloudCommand {
         #[command(flatten)]
         consent: Consent,
     },
+    /// What things of one cloud are called on another; migrations use it.
+    #[command(subcommand)]
+    Pair(PairCommand),
 }
 
 #[derive(Debug, clap::Args)]
@@ -128,6 +132,7 @@ pub(super) async fn run(ctx: &Context, command: CloudCommand) -> Result<(), Fail
             note(&format!("cloud {name} is removed"));
             Ok(())
         }
+        CloudCommand::Pair(command) => pair::run(ctx, command).await,
     }
 }
 

@@ -21,6 +21,7 @@ mod failure;
 mod migration;
 mod offering;
 mod output;
+mod pair;
 pub mod profile;
 mod project;
 mod token;

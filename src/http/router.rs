@@ -69,6 +69,8 @@ fn documented() -> (OpenApiRouter<Api>, OpenApiRouter<Api>) {
         .routes(routes!(v1::clouds::list, v1::clouds::create))
         .routes(routes!(v1::clouds::show, v1::clouds::change, v1::clouds::remove))
         .routes(routes!(v1::clouds::check))
+        .routes(routes!(v1::cloud_pairs::list))
+        .routes(routes!(v1::cloud_pairs::set, v1::cloud_pairs::show, v1::cloud_pairs::remove))
         .routes(routes!(v1::projects::list, v1::projects::create))
         .routes(routes!(v1::projects::show))
         .routes(routes!(v1::tokens::list, v1::tokens::create))
@@ -97,7 +99,8 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
     let mut document = limited.to_openapi();
     document.merge(streams.to_openapi());
     for item in document.paths.paths.values_mut() {
-        let methods = [&mut item.get, &mut item.post, &mut item.patch, &mut item.delete];
+        let methods =
+            [&mut item.get, &mut item.put, &mut item.post, &mut item.patch, &mut item.delete];
         for operation in methods.into_iter().flatten() {
             let responses = &mut operation.responses.responses;
             responses.insert("default".to_owned(), RefOr::T(refused()));

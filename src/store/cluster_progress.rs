@@ -71,6 +71,12 @@ pub struct PoolWork {
     pub flavor: String,
     /// Zone of new nodes.
     pub zone: Option<String>,
+    /// Network of new nodes; none: the cloud's default.
+    pub network: Option<String>,
+    /// Security group of new nodes; none: the cloud's default.
+    pub security_group: Option<String>,
+    /// Image of new nodes, if a mapping chose one.
+    pub image: Option<String>,
     /// How many are wanted.
     pub count: u32,
     /// Labels of every node.
@@ -153,7 +159,8 @@ pub async fn pools(
     cluster: ClusterId,
 ) -> Result<Vec<PoolWork>, StoreError> {
     let rows = sqlx::query(
-        "SELECT id, name, cloud_id, flavor, zone, count, labels, taints, surge
+        "SELECT id, name, cloud_id, flavor, zone, network, security_group, image, count, labels,
+                taints, surge
          FROM pools
          WHERE cluster_id = $1
          ORDER BY name",
@@ -171,6 +178,9 @@ pub async fn pools(
                 cloud_id: row.try_get("cloud_id")?,
                 flavor: row.try_get("flavor")?,
                 zone: row.try_get("zone")?,
+                network: row.try_get("network")?,
+                security_group: row.try_get("security_group")?,
+                image: row.try_get("image")?,
                 count: u32::try_from(count).unwrap_or(0),
                 labels: row.try_get::<Json<_>, _>("labels")?.0,
                 taints: row.try_get::<Json<_>, _>("taints")?.0,

@@ -150,20 +150,41 @@ pub async fn pause(tx: &mut Tx, id: MigrationId, reason: &str) -> Result<(), Sto
     expect_rows(&result, 1)
 }
 
+/// What a pool's nodes are made of on a cloud; none is the cloud's default.
+#[derive(Debug, Clone, Copy)]
+pub struct PoolPlace<'a> {
+    /// Flavor.
+    pub flavor: &'a str,
+    /// Zone.
+    pub zone: Option<&'a str>,
+    /// Network.
+    pub network: Option<&'a str>,
+    /// Security group.
+    pub security_group: Option<&'a str>,
+    /// Image.
+    pub image: Option<&'a str>,
+}
+
 /// Moves a pool to another cloud: its nodes belong there from now on.
 pub async fn move_pool(
     tx: &mut Tx,
     pool: PoolId,
-    cloud: CloudId,
-    flavor: &str,
+    (cloud, place): (CloudId, PoolPlace<'_>),
 ) -> Result<(), StoreError> {
-    let result =
-        sqlx::query("UPDATE pools SET cloud_id = $2, flavor = $3, zone = NULL WHERE id = $1")
-            .bind(pool)
-            .bind(cloud)
-            .bind(flavor)
-            .execute(&mut **tx)
-            .await?;
+    let result = sqlx::query(
+        "UPDATE pools
+         SET cloud_id = $2, flavor = $3, zone = $4, network = $5, security_group = $6, image = $7
+         WHERE id = $1",
+    )
+    .bind(pool)
+    .bind(cloud)
+    .bind(place.flavor)
+    .bind(place.zone)
+    .bind(place.network)
+    .bind(place.security_group)
+    .bind(place.image)
+    .execute(&mut **tx)
+    .await?;
     expect_rows(&result, 1)
 }
 

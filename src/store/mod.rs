@@ -8,6 +8,7 @@
 pub mod audit;
 pub mod bundles;
 mod change;
+pub mod cloud_pairs;
 pub mod cloud_progress;
 pub mod clouds;
 pub mod cluster_progress;

@@ -22,9 +22,9 @@ use crate::domain::migration::{Event, Migration, Phase};
 use crate::domain::node::{Drain, Role};
 use crate::plan::Plan;
 use crate::plan::migration::{Snapshot, Step, plan};
-use crate::plan::resolve;
+use crate::plan::resolve::Place;
 use crate::store::events::EventType;
-use crate::store::migration_progress;
+use crate::store::migration_progress::{self, PoolPlace};
 use crate::store::nodes::progress::{self, Change};
 use crate::store::work::{Lease, ResourceId, WorkKind, wake};
 
@@ -212,8 +212,9 @@ impl MigrationWorker {
         }
         if to == Phase::Committing {
             for pool in work.loaded.pools.iter().filter(|p| migration.pools.contains(&p.id)) {
-                let flavor = flavor_at(work.loaded, migration, &pool.flavor)?;
-                migration_progress::move_pool(&mut tx, pool.id, migration.target, &flavor).await?;
+                let place = work.loaded.place(pool, migration.target)?;
+                let to = (migration.target, pool_place(&place));
+                migration_progress::move_pool(&mut tx, pool.id, to).await?;
             }
         }
         let message = match to {
@@ -277,14 +278,14 @@ fn reason_of(phase: Phase) -> &'static str {
     }
 }
 
-/// A pool's flavor on the target: the one of its name, else the target's default.
-fn flavor_at(loaded: &Loaded, migration: &Migration, wanted: &str) -> Result<String, WorkError> {
-    let (cloud, _) = loaded.cloud(migration.target)?;
-    let found = cloud.inventory.as_ref().map(|inventory| resolve::flavor(inventory, wanted));
-    Ok(match found {
-        Some(Ok(flavor)) => flavor.name.clone(),
-        _ => cloud.spec.defaults.flavor.clone(),
-    })
+fn pool_place(place: &Place) -> PoolPlace<'_> {
+    PoolPlace {
+        flavor: &place.flavor,
+        zone: place.zone.as_deref(),
+        network: place.network.as_deref(),
+        security_group: place.security_group.as_deref(),
+        image: place.image.as_deref(),
+    }
 }
 
 /// Why the target cannot take the workers, as far as our own inventory tells.
@@ -295,9 +296,12 @@ fn target_trouble(loaded: &Loaded, migration: &Migration) -> Option<String> {
     if cloud.phase != CloudPhase::Ready {
         return Some(format!("cloud {} is not ready, see its check", cloud.name));
     }
-    let inventory = cloud.inventory.as_ref()?;
-    let offering = &loaded.cluster.offering;
-    resolve::image(inventory, offering, (&cloud.name, &cloud.spec)).err()
+    let moving = loaded.pools.iter().filter(|pool| migration.pools.contains(&pool.id));
+    let mut moving = moving.filter(|pool| pool.cloud_id == migration.source);
+    moving.find_map(|pool| {
+        let error = loaded.place(pool, migration.target).err()?;
+        Some(format!("pool {}: {}", pool.name, super::describe(&error)))
+    })
 }
 
 /// When to look again if nothing wakes us: not later than the clock alone moves it on.

@@ -7,6 +7,7 @@ mod api_openapi;
 mod api_roles;
 mod api_streams;
 mod cli;
+mod cloud_pairs;
 mod config;
 mod contract;
 mod crash_matrix;

@@ -13,6 +13,7 @@ use crate::domain::field::FieldErrors;
 use crate::domain::ids::{AccountId, CloudId};
 use crate::domain::inventory::{Inventory, Quotas};
 use crate::domain::name::{NAME_MAX, check_name};
+use crate::store::cloud_pairs;
 use crate::store::clouds::{self, AccountRow, CloudRow, CloudUse, NAME_TAKEN};
 use crate::store::page::{Page, PageRequest};
 use crate::store::seal::{Place, Sealed};
@@ -208,6 +209,7 @@ pub async fn remove(app: &App, ask: &Ask, name: &str, seen: Option<i64>) -> Resu
         work::delete(&mut act.tx, WorkKind::Sweep, account.id).await?;
     }
     work::delete(&mut act.tx, WorkKind::Cloud, cloud.id).await?;
+    cloud_pairs::remove_of(&mut act.tx, cloud.id).await?;
     clouds::remove(&mut act.tx, cloud.id, act.now).await?;
     act.audit("cloud.remove", subject(cloud.id), json!({ "name": cloud.name })).await?;
     act.event(subject(cloud.id), "CloudRemoved", format!("cloud {} is removed", cloud.name))

@@ -7,6 +7,7 @@ use serde_json::json;
 use super::{MigrationView, subject, view};
 use crate::app::act::{Act, Start};
 use crate::app::authz::Action;
+use crate::app::cloud_pairs::way;
 use crate::app::clusters::fit::{self, Clouds, Demand};
 use crate::app::clusters::seen;
 use crate::app::{App, Ask, Error};
@@ -16,7 +17,7 @@ use crate::domain::ids::{CloudId, ClusterId, MigrationId, NodeId, PoolId};
 use crate::domain::migration::{MigrationNode, MigrationSpec, Phase};
 use crate::domain::node::{Desired, Role};
 use crate::domain::wave;
-use crate::plan::resolve;
+use crate::plan::resolve::Names;
 use crate::store::clouds::CloudRow;
 use crate::store::clusters::nodes::NodeRow;
 use crate::store::clusters::pools::PoolRow;
@@ -24,7 +25,7 @@ use crate::store::clusters::{self, ClusterRow, nodes, pools};
 use crate::store::migrations::{self, MigrationRow, ONE_PER_CLUSTER};
 use crate::store::offerings;
 use crate::store::work::WorkKind;
-use crate::store::{Tx, clouds};
+use crate::store::{Tx, cloud_pairs, clouds};
 
 /// What a wish comes down to.
 struct Resolved {
@@ -125,10 +126,10 @@ async fn resolve_wish(
     chosen = on_source(chosen, source, &spec.pools, &mut errors);
     let target = errors.into_result(target)?;
     fit::check_ready(target)?;
-    if let Some(source) = clouds::find(&mut **tx, source).await? {
-        fit::check_ready(&source)?;
-    }
-    check_target(tx, cluster, target, &chosen).await?;
+    let from = clouds::find(&mut **tx, source).await?;
+    let from = from.ok_or_else(|| Error::internal("find the source", "none"))?;
+    fit::check_ready(&from)?;
+    check_target(tx, cluster, (&from, target), &chosen).await?;
     Ok(Resolved { source, target: target.id, pools: chosen })
 }
 
@@ -184,41 +185,45 @@ fn on_source(
     here
 }
 
-/// What the new nodes need must be there, for all of them at once.
+/// What the new nodes need must be there, for all of them at once, and every name that the pools
+/// use must mean something there.
 async fn check_target(
     tx: &mut Tx,
     cluster: &ClusterRow,
-    target: &CloudRow,
+    (source, target): (&CloudRow, &CloudRow),
     pools: &[PoolRow],
 ) -> Result<(), Error> {
     let mut errors = FieldErrors::default();
     let offering = offerings::find(&mut **tx, cluster.offering_id).await?;
     let offering = offering.ok_or_else(|| Error::internal("find an offering", "none"))?;
-    fit::check_base(target, &offering.spec, ("target", "target"), &mut errors)?;
-    let inventory = fit::inventory(target)?;
+    let pair = cloud_pairs::hold(tx, (source.id, target.id)).await?.map(|pair| pair.spec);
+    let way = way(source, target, pair.as_ref());
+    let way = way.ok_or_else(|| Error::internal("read inventories", "none"))?;
     let mut demand = Demand::default();
     for pool in pools {
-        match target_flavor(target, &pool.flavor) {
-            Ok(flavor) => demand.add(pool.count, flavor),
-            Err(problem) => {
-                errors.push("target", format!("pool {}: {problem}", pool.name));
+        if let Err(wrong) = way.place(names(pool), &offering.spec) {
+            for one in wrong.0 {
+                let problem = format!("pool {}: {}: {}", pool.name, one.field, one.problem);
+                errors.push("target", problem);
             }
+        } else if let Ok(flavor) = way.flavor(&pool.flavor) {
+            demand.add(pool.count, flavor);
         }
     }
-    for problem in demand.shortage(target, inventory) {
+    for problem in demand.shortage(target, fit::inventory(target)?) {
         errors.push("target", problem);
     }
     Ok(errors.into_result(())?)
 }
 
-/// The flavor of the same name on the target, else the target's default.
-fn target_flavor<'a>(
-    target: &'a CloudRow,
-    flavor: &str,
-) -> Result<&'a crate::domain::inventory::Flavor, String> {
-    let inventory = target.inventory.as_ref().ok_or("its inventory is not known")?;
-    resolve::flavor(inventory, flavor)
-        .or_else(|_| resolve::flavor(inventory, &target.spec.defaults.flavor))
+fn names(pool: &PoolRow) -> Names<'_> {
+    Names {
+        flavor: &pool.flavor,
+        zone: pool.zone.as_deref(),
+        network: pool.network.as_deref(),
+        security_group: pool.security_group.as_deref(),
+        image: pool.image.as_deref(),
+    }
 }
 
 /// Fixes which usable node goes in which wave: by pool, and by name within a pool.

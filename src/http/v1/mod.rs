@@ -1,5 +1,6 @@
 //! Handlers of `/v1`, one file a noun.
 
+pub(super) mod cloud_pairs;
 pub(super) mod clouds;
 pub(super) mod clusters;
 pub(super) mod events;

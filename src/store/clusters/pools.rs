@@ -26,6 +26,12 @@ pub struct PoolRow {
     pub flavor: String,
     /// Their zone; none: the cloud chooses.
     pub zone: Option<String>,
+    /// Their network; none: the cloud's default.
+    pub network: Option<String>,
+    /// Their security group; none: the cloud's default.
+    pub security_group: Option<String>,
+    /// Their image, if a mapping chose one.
+    pub image: Option<String>,
     /// How many.
     pub count: u32,
     /// Labels of every node.
@@ -37,7 +43,9 @@ pub struct PoolRow {
 }
 
 const SELECT: &str =
-    "SELECT id, cluster_id, name, cloud_id, flavor, zone, count, labels, taints, surge FROM pools";
+    "SELECT id, cluster_id, name, cloud_id, flavor, zone, network, security_group, image, count,
+            labels, taints, surge
+     FROM pools";
 
 fn pool(row: &PgRow) -> Result<PoolRow, StoreError> {
     let row = Reader::new("pools", row)?;
@@ -48,6 +56,9 @@ fn pool(row: &PgRow) -> Result<PoolRow, StoreError> {
         cloud_id: row.get("cloud_id")?,
         flavor: row.get("flavor")?,
         zone: row.get("zone")?,
+        network: row.get("network")?,
+        security_group: row.get("security_group")?,
+        image: row.get("image")?,
         count: row.count("count")?,
         labels: row.json("labels")?,
         taints: row.json("taints")?,
@@ -59,8 +70,8 @@ fn pool(row: &PgRow) -> Result<PoolRow, StoreError> {
 pub async fn insert(tx: &mut Tx, pool: &PoolRow) -> Result<(), StoreError> {
     let result = sqlx::query(
         "INSERT INTO pools (id, cluster_id, name, cloud_id, flavor, zone, count, labels, taints,
-                            surge)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+                            surge, network, security_group, image)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
     )
     .bind(pool.id)
     .bind(pool.cluster_id)
@@ -72,6 +83,9 @@ pub async fn insert(tx: &mut Tx, pool: &PoolRow) -> Result<(), StoreError> {
     .bind(to_json(&pool.labels))
     .bind(to_json(&pool.taints))
     .bind(to_integer(pool.surge))
+    .bind(&pool.network)
+    .bind(&pool.security_group)
+    .bind(&pool.image)
     .execute(&mut **tx)
     .await?;
     expect_rows(&result, 1)

@@ -31,6 +31,12 @@ pub struct NodeRow {
     pub flavor: String,
     /// Availability zone.
     pub zone: Option<String>,
+    /// Network by name or id; none: the cloud's default.
+    pub network: Option<String>,
+    /// Security group by name or id; none: the cloud's default.
+    pub security_group: Option<String>,
+    /// Image by name or id, if a mapping chose one.
+    pub image: Option<String>,
     /// The migration that it was made for.
     pub job_id: Option<MigrationId>,
     /// Its server group.
@@ -44,7 +50,7 @@ pub struct NodeRow {
 }
 
 const COLUMNS: &str = "id, cluster_id, pool_id, cloud_id, account_id, role, member, name, flavor,
-    zone, job_id, desired, attempt, not_before, trouble, created_at, port, port_id, address,
+    zone, network, security_group, image, job_id, desired, attempt, not_before, trouble, created_at, port, port_id, address,
     group_id, server, server_id, server_intent_at, server_looked_at, server_status, server_fault,
     server_missing_since, secret, token, object, object_uid, kubelet, usable_at, drain,
     drain_started_at, was_cordoned, blockers";
@@ -103,6 +109,9 @@ fn read(row: &PgRow) -> Result<NodeRow, StoreError> {
         account_id: row.try_get("account_id")?,
         flavor: row.try_get("flavor")?,
         zone: row.try_get("zone")?,
+        network: row.try_get("network")?,
+        security_group: row.try_get("security_group")?,
+        image: row.try_get("image")?,
         job_id: row.try_get("job_id")?,
         group_id: row.try_get("group_id")?,
         secret: row.try_get("secret")?,
@@ -169,6 +178,12 @@ pub struct NewNodeRow {
     pub flavor: String,
     /// Availability zone.
     pub zone: Option<String>,
+    /// Network by name or id; none: the cloud's default.
+    pub network: Option<String>,
+    /// Security group by name or id; none: the cloud's default.
+    pub security_group: Option<String>,
+    /// Image by name or id, if a mapping chose one.
+    pub image: Option<String>,
     /// The migration that it is made for.
     pub job_id: Option<MigrationId>,
     /// Its server group.
@@ -191,8 +206,9 @@ pub async fn insert(tx: &mut Tx, new: NewNodeRow) -> Result<(), StoreError> {
     let result = sqlx::query(
         "INSERT INTO nodes (id, cluster_id, pool_id, cloud_id, account_id, role, member, name,
              flavor, zone, job_id, group_id, attempt, not_before, secret, bundle_token_hash,
-             created_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)",
+             created_at, network, security_group, image)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17,
+                 $18, $19, $20)",
     )
     .bind(new.id)
     .bind(new.cluster_id)
@@ -211,6 +227,9 @@ pub async fn insert(tx: &mut Tx, new: NewNodeRow) -> Result<(), StoreError> {
     .bind(new.secret)
     .bind(new.bundle_token_hash)
     .bind(ts(new.created_at))
+    .bind(new.network)
+    .bind(new.security_group)
+    .bind(new.image)
     .execute(&mut **tx)
     .await?;
     expect_rows(&result, 1)

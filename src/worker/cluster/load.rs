@@ -5,12 +5,16 @@ use std::collections::BTreeMap;
 use jiff::SignedDuration;
 
 use crate::domain::cloud::CloudPhase;
+use crate::domain::cloud_pair::CloudPairSpec;
 use crate::domain::ids::{CloudId, ClusterId, NodeId};
 use crate::domain::migration::Migration;
 use crate::domain::node::{Node, Role};
+use crate::domain::outside::{OutsideError, OutsideKind};
 use crate::openstack::CloudClient;
 use crate::plan::cluster::{Cloud, Cluster, Group, Snapshot};
 use crate::plan::pool::Pool;
+use crate::plan::resolve::{Names, Place, Side, Way};
+use crate::store::cloud_pairs;
 use crate::store::cloud_progress::{self, AccountWork, CloudWork};
 use crate::store::cluster_progress::{self, ClusterWork, PoolWork};
 use crate::store::groups::{self, GroupRow};
@@ -29,6 +33,8 @@ pub(in crate::worker) struct Loaded {
     pub nodes: Vec<NodeRow>,
     pub groups: Vec<GroupRow>,
     pub migration: Option<Migration>,
+    /// What is mapped between the clouds of its migration.
+    pub pair: Option<CloudPairSpec>,
     pub clouds: BTreeMap<CloudId, (CloudWork, AccountWork)>,
     pub snapshot: Snapshot,
     /// The status of this generation was not written yet.
@@ -59,6 +65,48 @@ impl Loaded {
         self.pools.iter().find(|pool| Some(pool.id) == node.pool_id)
     }
 
+    /// What new nodes of a pool are made of on a cloud: the pool's own choices at home, what they
+    /// mean by the cloud pair elsewhere.
+    pub fn place(&self, pool: &PoolWork, cloud: CloudId) -> Result<Place, WorkError> {
+        if pool.cloud_id == cloud {
+            return Ok(Place {
+                flavor: pool.flavor.clone(),
+                zone: pool.zone.clone(),
+                network: pool.network.clone(),
+                security_group: pool.security_group.clone(),
+                image: pool.image.clone(),
+            });
+        }
+        let names = Names {
+            flavor: &pool.flavor,
+            zone: pool.zone.as_deref(),
+            network: pool.network.as_deref(),
+            security_group: pool.security_group.as_deref(),
+            image: pool.image.as_deref(),
+        };
+        let way = self.way(pool.cloud_id, cloud)?;
+        way.place(names, &self.cluster.offering).map_err(|errors| {
+            // Parked until an operator mends the pair or the cloud.
+            let what = format!("map pool {}", pool.name);
+            WorkError::Outside(OutsideError::new(OutsideKind::Invalid, what, errors.to_string()))
+        })
+    }
+
+    /// The way from one of its clouds to another.
+    pub fn way(&self, from: CloudId, to: CloudId) -> Result<Way<'_>, WorkError> {
+        let is_mapped = self.migration.as_ref().is_some_and(|m| (m.source, m.target) == (from, to));
+        let pair = self.pair.as_ref().filter(|_| is_mapped);
+        Ok(Way { source: self.side(from)?, target: self.side(to)?, pair })
+    }
+
+    fn side(&self, cloud: CloudId) -> Result<Side<'_>, WorkError> {
+        let (cloud, _) = self.cloud(cloud)?;
+        let inventory = cloud.inventory.as_ref().ok_or_else(|| {
+            WorkError::internal(format!("the inventory of cloud {} is not known yet", cloud.name))
+        })?;
+        Ok(Side { name: &cloud.name, spec: &cloud.spec, inventory })
+    }
+
     /// A client for a cloud, waiting in its queue as this cluster.
     pub fn client(&self, context: &Context, cloud: CloudId) -> Result<CloudClient, WorkError> {
         let (cloud, account) = self.cloud(cloud)?;
@@ -77,6 +125,10 @@ pub(in crate::worker) async fn load(
     let nodes = nodes::open_of_cluster(&mut *tx, id).await?;
     let groups = groups::of_cluster(&mut *tx, id).await?;
     let migration = migration_progress::active(&mut tx, id).await?;
+    let pair = match &migration {
+        Some(m) => cloud_pairs::find(&mut *tx, (m.source, m.target)).await?.map(|row| row.spec),
+        None => None,
+    };
     let mut ids: Vec<CloudId> = vec![cluster.control_plane_cloud];
     ids.extend(pools.iter().map(|pool| pool.cloud_id));
     ids.extend(nodes.iter().map(|row| row.node.cloud_id));
@@ -116,6 +168,7 @@ pub(in crate::worker) async fn load(
         nodes,
         groups,
         migration,
+        pair,
         clouds,
     };
     fill(&mut loaded);

@@ -51,13 +51,13 @@ impl ClusterWorker {
         let plain = serde_json::to_vec(&secrets)
             .map_err(|error| WorkError::internal(format!("secrets of a node: {error}")))?;
         let place = Place::new("nodes", id.0, "secret");
-        let flavor = match pool {
-            // On the way to another cloud a flavor may be called something else there.
-            Some(pool) if pool.cloud_id != new.cloud => flavor_there(loaded, new, &pool.flavor),
-            Some(pool) => pool.flavor.clone(),
-            None => loaded.cluster.control_plane_flavor.clone(),
+        let there = match pool {
+            Some(pool) => loaded.place(pool, new.cloud)?,
+            None => resolve::Place {
+                flavor: loaded.cluster.control_plane_flavor.clone(),
+                ..resolve::Place::default()
+            },
         };
-        let zone = pool.filter(|pool| pool.cloud_id == new.cloud).and_then(|p| p.zone.clone());
         let mut tx = context.fenced(lease).await?;
         let place_of_group = (loaded.cluster.id, new.pool, account.id);
         let group = groups::ensure(&mut tx, context.ids.uuid(), place_of_group, new.group).await?;
@@ -69,8 +69,11 @@ impl ClusterWorker {
             account_id: account.id,
             member: new.member,
             name: name.clone(),
-            flavor,
-            zone: zone.or_else(|| cloud.spec.defaults.zone.clone()),
+            flavor: there.flavor,
+            zone: there.zone.or_else(|| cloud.spec.defaults.zone.clone()),
+            network: there.network,
+            security_group: there.security_group,
+            image: there.image,
             job_id: loaded.migration.as_ref().map(|m| m.id).filter(|_| new.pool.is_some()),
             group_id: group,
             attempt: new.attempt,
@@ -129,15 +132,5 @@ impl ClusterWorker {
         crate::worker::timeline::record_cluster(&mut tx, &loaded.cluster, event, now).await?;
         tx.commit().await?;
         Ok(Done::Progress)
-    }
-}
-
-/// The pool's flavor on a cloud that the pool does not call home: the one of that name, else the
-/// cloud's default. Mappings that an operator makes come with cloud pairs.
-fn flavor_there(loaded: &Loaded, new: &NewNode, wanted: &str) -> String {
-    let Some((cloud, _)) = loaded.clouds.get(&new.cloud) else { return wanted.to_owned() };
-    match cloud.inventory.as_ref().map(|inventory| resolve::flavor(inventory, wanted)) {
-        Some(Ok(found)) => found.name.clone(),
-        _ => cloud.spec.defaults.flavor.clone(),
     }
 }

@@ -43,6 +43,16 @@ const NO_ROOM_WAIT: jiff::SignedDuration = jiff::SignedDuration::from_mins(1);
 /// How long a step waits for a free build slot; a server that becomes ACTIVE wakes it sooner.
 const SLOT_WAIT: std::time::Duration = std::time::Duration::from_secs(5);
 
+/// A port that is to be.
+struct NewPort<'a> {
+    cloud: CloudId,
+    name: String,
+    description: String,
+    pairs: Vec<AddressPair>,
+    /// The node that it is for; none for the endpoint's.
+    row: Option<&'a NodeRow>,
+}
+
 impl ClusterWorker {
     pub(super) async fn ensure_vip_port(
         &self,
@@ -61,7 +71,8 @@ impl ClusterWorker {
         let change = cluster_progress::Change::VipPort(Outside::Unknown);
         cluster_progress::write(&mut tx, cluster.id, change, self.context.now()).await?;
         tx.commit().await?;
-        let port = self.port(lease, loaded, (cloud, name, description, vec![])).await?;
+        let wanted = NewPort { cloud, name, description, pairs: vec![], row: None };
+        let port = self.port(lease, loaded, wanted).await?;
         let address = address_of(&port)?;
         let mut tx = self.context.fenced(lease).await?;
         let change = cluster_progress::Change::VipMade(port.id, address);
@@ -92,7 +103,8 @@ impl ClusterWorker {
             "zcp.install={} zcp.cluster={} zcp.node={}",
             self.context.installation.id, node.cluster_id, node.id
         );
-        let wanted = (node.cloud_id, node.name.clone(), description, pairs);
+        let (cloud, name) = (node.cloud_id, node.name.clone());
+        let wanted = NewPort { cloud, name, description, pairs, row: Some(row) };
         match self.port(lease, loaded, wanted).await {
             Ok(port) => {
                 let address = address_of(&port)?;
@@ -110,8 +122,9 @@ impl ClusterWorker {
         &self,
         lease: &Lease,
         loaded: &Loaded,
-        (cloud, name, description, pairs): (CloudId, String, String, Vec<AddressPair>),
+        new: NewPort<'_>,
     ) -> Result<Port, WorkError> {
+        let NewPort { cloud, name, description, pairs, row } = new;
         let client = loaded.client(&self.context, cloud)?;
         let filter = PortFilter { description: Some(description.clone()), ..PortFilter::default() };
         let found = self.context.call(lease, "list ports", client.list_ports(&filter)).await??;
@@ -123,12 +136,11 @@ impl ClusterWorker {
         } else {
             let (cloud, inventory) = facts(loaded, cloud)?;
             let defaults = &cloud.spec.defaults;
-            let network =
-                named("defaults.network", resolve::network(inventory, &defaults.network))?;
-            let group = named(
-                "defaults.security_group",
-                resolve::security_group(inventory, &defaults.security_group),
-            )?;
+            let network = row.and_then(|row| row.network.as_ref()).unwrap_or(&defaults.network);
+            let network = named("network", resolve::network(inventory, network))?;
+            let group = row.and_then(|row| row.security_group.as_ref());
+            let group = group.unwrap_or(&defaults.security_group);
+            let group = named("security_group", resolve::security_group(inventory, group))?;
             let new = CreatePort {
                 network_id: network.id.clone(),
                 name,
@@ -332,8 +344,9 @@ impl ClusterWorker {
         let (cloud, inventory) = facts(loaded, node.cloud_id)?;
         let offering = &loaded.cluster.offering;
         let flavor = named("flavor", resolve::flavor(inventory, &row.flavor))?;
-        let image =
-            named("image", resolve::image(inventory, offering, (&cloud.name, &cloud.spec)))?;
+        let of_cloud = (cloud.name.as_str(), &cloud.spec);
+        let image = resolve::chosen_image(inventory, offering, of_cloud, row.image.as_deref());
+        let image = named("image", image)?;
         let group = loaded.groups.iter().find(|group| Some(group.id) == row.group_id);
         let mut metadata = BTreeMap::from([
             ("zcp.install".to_owned(), self.context.installation.id.to_string()),
