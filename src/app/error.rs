@@ -75,6 +75,11 @@ impl Error {
         matches!(self, Self::Store(error) if error.is_temporary())
     }
 
+    /// Whether the same request is likely to succeed at once.
+    pub fn is_contended(&self) -> bool {
+        matches!(self, Self::Store(error) if error.is_contended())
+    }
+
     /// Our bug.
     pub fn internal(
         doing: &'static str,

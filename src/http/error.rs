@@ -1,5 +1,7 @@
 //! What went wrong, as status and body; the only such mapping.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -35,6 +37,12 @@ impl Refusal {
     }
 }
 
+/// The type of a request whose transaction the database broke off in favour of others.
+const CONTENDED: &str = "contended";
+/// How often such a request is done before the caller is told. Deadlocks of three or four requests
+/// end one by one.
+const TRIES: u32 = 5;
+
 /// What a type of problem is called.
 fn title(kind: &str, status: StatusCode) -> &'static str {
     match kind {
@@ -47,6 +55,7 @@ fn title(kind: &str, status: StatusCode) -> &'static str {
         "stale" => "It was changed meanwhile",
         "idempotency-key-reused" => "The Idempotency-Key belongs to another request",
         "too-early" => "Not yet",
+        CONTENDED => "Too many changes at once",
         "unavailable" => "Something that this needs is down",
         "internal" => "A bug of ours",
         _ => status.canonical_reason().unwrap_or("Problem"),
@@ -87,6 +96,11 @@ impl From<Error> for Refusal {
 /// What is not the caller's fault: logged with its causes, told without them.
 fn ours(problem: &Error) -> Refusal {
     let chain = chain(problem);
+    if problem.is_contended() {
+        warn!(error = chain, "the database broke a request off: {chain}");
+        let told = "others change the same things: try again";
+        return Refusal::new(StatusCode::SERVICE_UNAVAILABLE, CONTENDED, told);
+    }
     if problem.is_temporary() {
         warn!(error = chain, "a request fails for now: {chain}");
         let told = "the database does not answer: try again";
@@ -114,6 +128,30 @@ impl IntoResponse for Refusal {
         let mut response = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR).into_response();
         response.extensions_mut().insert(self);
         response
+    }
+}
+
+/// Does a request again whose transaction the database broke off: nothing of it was stored.
+pub(super) async fn again(request: Request, next: Next) -> Response {
+    if request.method().is_safe() {
+        return next.run(request).await;
+    }
+    let (parts, body) = request.into_parts();
+    let Ok(bytes) = axum::body::to_bytes(body, usize::MAX).await else {
+        // The limit of bodies lies around this.
+        return StatusCode::PAYLOAD_TOO_LARGE.into_response();
+    };
+    let mut tries = 0;
+    loop {
+        let request = Request::from_parts(parts.clone(), Body::from(bytes.clone()));
+        let response = next.clone().run(request).await;
+        tries += 1;
+        let refusal = response.extensions().get::<Refusal>();
+        if tries == TRIES || refusal.is_none_or(|refusal| refusal.0.kind != CONTENDED) {
+            return response;
+        }
+        // Not all at the same moment: the winner of the last round needs some milliseconds.
+        tokio::time::sleep(Duration::from_millis(10 << tries)).await;
     }
 }
 

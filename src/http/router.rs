@@ -1,7 +1,8 @@
 //! Every route with its documentation, registered once, and the layers around them.
 //!
 //! From outside: request id (so that everything within can name it), trace, refusal bodies, panics
-//! (below the bodies, so that a panic is a problem like any other), time limit, body limit. The
+//! (below the bodies, so that a panic is a problem like any other), time limit, another try for what the
+//! database broke off, body limit. The
 //! stream of events has no time limit. Callers are known by an extractor, not by a layer: what a
 //! handler does not ask for, it does not get.
 
@@ -121,7 +122,7 @@ pub fn router(api: Api) -> Router {
     let (limited, streams) = (Router::from(limited), Router::from(streams));
     let time = TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, TIME_LIMIT);
     let ids = api.app.ids.clone();
-    let routes = limited.layer(time).merge(streams).with_state(api);
+    let routes = limited.layer(from_fn(error::again)).layer(time).merge(streams).with_state(api);
     let docs: Router = SwaggerUi::new("/docs").url("/openapi.json", openapi()).into();
     around(routes.merge(docs), ids)
 }

@@ -67,6 +67,13 @@ impl StoreError {
         matches!(self, Self::Unavailable(_))
     }
 
+    /// Whether the database broke the transaction off in favour of another one (serialization
+    /// failure, deadlock): the same again at once is likely to succeed.
+    pub fn is_contended(&self) -> bool {
+        let Self::Unavailable(sqlx::Error::Database(refusal)) = self else { return false };
+        refusal.code().is_some_and(|code| ["40001", "40P01"].contains(&&*code))
+    }
+
     /// A row that cannot be.
     pub fn inconsistent(
         table: &'static str,

@@ -32,12 +32,13 @@ pub mod seal;
 pub mod tokens;
 pub mod work;
 
+use std::future::Future;
 use std::str::FromStr;
 use std::time::Duration;
 
 use jiff_sqlx::ToSqlx;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
-use sqlx::{Postgres, Row, Transaction};
+use sqlx::{Connection as _, Postgres, Row, Transaction};
 
 pub use change::Change;
 pub use error::{StoreError, expect_rows};
@@ -54,6 +55,8 @@ pub type Ts = jiff_sqlx::Timestamp;
 const STATEMENT_TIMEOUT: &str = "30s";
 /// Row locks are held for milliseconds. Waiting longer than this helps nobody.
 const LOCK_TIMEOUT: &str = "10s";
+/// Waits for [`LOCK_TIMEOUT`] while another replica migrates.
+const MIGRATE_ROUNDS: u32 = 12;
 /// No transaction of ours waits for anything but the database.
 const IDLE_IN_TRANSACTION_TIMEOUT: &str = "30s";
 /// A request that cannot get a connection in this time is better answered with 503.
@@ -88,9 +91,20 @@ impl Store {
     }
 
     /// Applies every migration that the database does not have yet. Replicas that start together
-    /// wait for each other (a lock in the database).
+    /// wait for each other, for two minutes at most.
+    ///
+    /// The lock belongs to a session. So it is taken on a connection of its own that ends with
+    /// this call however it ends, and never goes back into the pool with the lock.
     pub async fn migrate(&self) -> Result<(), StoreError> {
-        MIGRATIONS.run(&self.pool).await.map_err(StoreError::Migrate)
+        for round in 1.. {
+            let mut connection = PgConnection::connect_with(&self.pool.connect_options()).await?;
+            match MIGRATIONS.run(&mut connection).await {
+                // Another replica is at it: each round waits as long as locks are waited for.
+                Err(error) if round < MIGRATE_ROUNDS && is_locked(&error) => {}
+                other => return other.map_err(StoreError::Migrate),
+            }
+        }
+        Ok(())
     }
 
     /// Version and checksum of every migration in this binary, oldest first.
@@ -128,6 +142,23 @@ impl Store {
     pub async fn close(&self) {
         self.pool.close().await;
     }
+}
+
+/// Whether a migration could not begin since another replica holds the lock.
+fn is_locked(error: &sqlx::migrate::MigrateError) -> bool {
+    use sqlx::migrate::MigrateError as E;
+    let (E::Execute(error) | E::ExecuteMigration(error, _)) = error else { return false };
+    error.as_database_error().is_some_and(|refusal| refusal.code().as_deref() == Some("55P03"))
+}
+
+/// Ends a call to the database that gets no answer within `limit`: a connection on which nothing
+/// comes back any more looks like one that waits.
+pub async fn within<T>(
+    limit: Duration,
+    call: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    let answer = tokio::time::timeout(limit, call).await;
+    answer.unwrap_or(Err(StoreError::Unavailable(sqlx::Error::PoolTimedOut)))
 }
 
 /// A cancelled `begin` can leave a transaction open in a connection that goes back to the pool

@@ -33,6 +33,9 @@ pub use list::{QueueStatistics, WorkFilter, WorkItem, WorkState, find, list, sta
 
 /// Channel of wake-up hints; the payload is the kind.
 const WAKE_CHANNEL: &str = "zcp_work";
+/// What must be left of a lease for a call outside to begin. Renewed in time, two thirds are left
+/// at the least; the shortest lease that the configuration allows is 10 s.
+const CALL_MARGIN: Duration = Duration::from_secs(3);
 
 /// Wakes an item: it is due now, whatever it waits for. Makes it if there is none.
 pub async fn wake(
@@ -172,18 +175,19 @@ pub async fn renew(store: &Store, lease: &Lease, length: Duration) -> Result<(),
     if result.rows_affected() == 1 { Ok(()) } else { Err(StoreError::LeaseLost) }
 }
 
-/// Whether a lease still holds; asked right before a call outside that no fenced transaction
-/// precedes.
+/// Whether a lease holds, and for a while yet; asked right before a call outside, which checks no
+/// fence. The driver cancels the call if the lease is not renewed in time.
 pub async fn check(store: &Store, lease: &Lease) -> Result<(), StoreError> {
     let held = sqlx::query(
         "SELECT 1
          FROM work_items
          WHERE kind = $1 AND resource_id = $2 AND fence = $3
-           AND expires_at > clock_timestamp()",
+           AND expires_at > clock_timestamp() + make_interval(secs => $4)",
     )
     .bind(lease.kind.as_str())
     .bind(lease.id)
     .bind(lease.fence)
+    .bind(CALL_MARGIN.as_secs_f64())
     .fetch_optional(store.pool())
     .await?;
     held.map(|_| ()).ok_or(StoreError::LeaseLost)
@@ -229,6 +233,13 @@ impl Outcome {
             Finish::Failed { error, backoff } => {
                 Self { seen: false, error: Some(error), attempts: (1, 1), ..good(backoff) }
             }
+            Finish::Dead { error, recheck } => Self {
+                seen: false,
+                attempts: (1, 1),
+                parked: Some(error.clone()),
+                error: Some(error),
+                ..good(recheck)
+            },
             Finish::Gone => return None,
         })
     }

@@ -7,11 +7,16 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use tracing::{debug, info, warn};
 
-use super::error::{backoff, chain, shorten};
+use super::error::{HUMAN_RECHECK, backoff, chain, shorten};
 use super::{Next, Reconciler, WorkError};
 use crate::clock::{SharedClock, SharedIds};
 use crate::store::work::{self, Finish, Finished, Lease, ResourceId};
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, within};
+
+/// Panics in a row after which only a person, or a change of what is wanted, helps.
+const PANICS: u32 = 10;
+/// Longest wait for the database when the end of an activation is recorded.
+const RECORD_LIMIT: Duration = Duration::from_secs(30);
 
 /// How an activation ended, for counting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -137,7 +142,7 @@ impl Surroundings {
         let mut failures = 0;
         loop {
             tokio::time::sleep(self.lease / 3).await;
-            match work::renew(&self.store, lease, self.lease).await {
+            match within(self.lease / 4, work::renew(&self.store, lease, self.lease)).await {
                 Ok(()) => failures = 0,
                 Err(StoreError::LeaseLost) => return,
                 Err(error) => {
@@ -159,9 +164,13 @@ impl Surroundings {
         match ran {
             Ran::LeaseLost => (Outcome::LeaseLost, None),
             Ran::Panicked(message) => {
-                let backoff = backoff(lease.attempts, fraction);
-                let error = shorten(format!("panic: {message}"));
-                (Outcome::Panicked, Some(Finish::Failed { error, backoff }))
+                let error = shorten(format!("Panic: {message}"));
+                let finish = if lease.attempts + 1 >= PANICS {
+                    Finish::Dead { error, recheck: jitter(HUMAN_RECHECK, fraction) }
+                } else {
+                    Finish::Failed { error, backoff: backoff(lease.attempts, fraction) }
+                };
+                (Outcome::Panicked, Some(finish))
             }
             Ran::Returned(Ok(next)) => {
                 let finish = match next {
@@ -190,7 +199,8 @@ impl Surroundings {
         finish: Finish,
     ) -> (Outcome, Option<Finished>) {
         log(lease, outcome, &finish);
-        match work::finish(&self.store, lease, finish, self.clock.now()).await {
+        let finish = work::finish(&self.store, lease, finish, self.clock.now());
+        match within(RECORD_LIMIT, finish).await {
             Ok(Finished::LeaseLost) => (Outcome::LeaseLost, Some(Finished::LeaseLost)),
             Ok(finished) => (outcome, Some(finished)),
             Err(error) => {
@@ -207,7 +217,7 @@ fn outcome_of(finish: &Finish) -> Outcome {
     match finish {
         Finish::Settled { .. } | Finish::Gone => Outcome::Settled,
         Finish::After(_) => Outcome::Continued,
-        Finish::Parked { .. } => Outcome::Parked,
+        Finish::Parked { .. } | Finish::Dead { .. } => Outcome::Parked,
         Finish::Busy { .. } => Outcome::Busy,
         Finish::Failed { .. } => Outcome::Failed,
     }
@@ -223,6 +233,10 @@ fn log(lease: &Lease, outcome: Outcome, finish: &Finish) {
         Finish::Failed { error, backoff } => {
             warn!(work.kind = %kind, work.id = %id, attempts = lease.attempts + 1,
                 "{kind} {id} failed, next try in {backoff:?}: {error}");
+        }
+        Finish::Dead { error, .. } => {
+            tracing::error!(work.kind = %kind, work.id = %id, attempts = lease.attempts + 1,
+                "{kind} {id} hit a bug time and again and is left alone: {error}");
         }
         Finish::Parked { reason, .. } => {
             info!(work.kind = %kind, work.id = %id, "{kind} {id} waits: {reason}");

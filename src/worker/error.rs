@@ -19,7 +19,7 @@ const LONGEST_BUSY_WAIT: Duration = Duration::from_mins(15);
 /// Capacity comes back when somebody else gives some up; asking more often costs API calls.
 const CAPACITY_RECHECK: Duration = Duration::from_mins(5);
 /// Waits for a person, but looks now and then: the cause may be mended outside of zcp.
-const HUMAN_RECHECK: Duration = Duration::from_mins(30);
+pub(super) const HUMAN_RECHECK: Duration = Duration::from_mins(30);
 /// Longest error text that is stored.
 const MESSAGE_LIMIT: usize = 2000;
 

@@ -12,12 +12,17 @@ use super::activation::jitter;
 use super::driver::{Driver, Registered};
 use super::error::chain;
 use crate::store::work::{self, Finished, Hint, Hints, Lease};
-use crate::store::{StoreError, housekeeping, replicas};
+use crate::store::{StoreError, housekeeping, replicas, within};
 
 /// How often a replica says that it lives, and how long it waits to listen again after an error.
 const BEAT: Duration = Duration::from_secs(10);
 /// How often dead rows are deleted; each replica does it, a second one finds nothing.
 const HOUSEKEEPING: Duration = Duration::from_mins(10);
+
+/// Longest wait for work to be claimed, should the database fall silent.
+const CLAIM_LIMIT: Duration = Duration::from_secs(15);
+/// The same when this replica stops: what is not given back is taken over when its lease ends.
+const LEAVE_LIMIT: Duration = Duration::from_secs(3);
 
 impl Driver {
     /// Works until `stop` is cancelled. Then claims nothing more, lets running steps end within
@@ -46,7 +51,8 @@ impl Driver {
             abort.cancel();
             tracker.wait().await;
         }
-        if let Err(error) = replicas::leave(&self.parts.store, self.holder).await {
+        let leave = replicas::leave(&self.parts.store, self.holder);
+        if let Err(error) = within(LEAVE_LIMIT, leave).await {
             warn!(error = %chain(&error), "this replica stays listed until housekeeping");
         }
     }
@@ -122,7 +128,10 @@ impl KindLoop {
                 permit = slots.clone().acquire_owned() => permit,
             };
             let Ok(first) = free else { return };
-            if self.claim_and_start(&slots, first).await == 0 {
+            // What a claim that is given up took is free again when its lease ends.
+            let claim = self.abort.run_until_cancelled(self.claim_and_start(&slots, first));
+            let Some(claimed) = claim.await else { return };
+            if claimed == 0 {
                 let poll =
                     jitter(self.driver.parts.settings.poll, self.driver.parts.ids.fraction());
                 tokio::select! {
@@ -147,7 +156,7 @@ impl KindLoop {
         let now = parts.clock.now();
         let limit = u32::try_from(permits.len()).unwrap_or(u32::MAX);
         let claim = self.driver.claim(self.registered.kind, limit);
-        let leases = match work::claim(&parts.store, claim, now).await {
+        let leases = match within(CLAIM_LIMIT, work::claim(&parts.store, claim, now)).await {
             Ok(leases) => leases,
             Err(error) => {
                 let text = chain(&error);
@@ -174,7 +183,8 @@ impl KindLoop {
                 Some((_, Some(Finished::DueAgain))) => registered.hint.notify_one(),
                 Some(_) => {}
                 None => {
-                    if let Err(error) = work::release(&driver.parts.store, &lease).await {
+                    let release = work::release(&driver.parts.store, &lease);
+                    if let Err(error) = within(LEAVE_LIMIT, release).await {
                         warn!(error = %chain(&error),
                             "{} {} is taken over only when its lease ends", lease.kind, lease.id);
                     }

@@ -30,7 +30,7 @@ const LOOKS: u32 = 120;
 const NOBODY: &str = "00000000-0000-4000-8000-000000000000";
 
 /// How time passes on a cloud.
-enum Time {
+pub(crate) enum Time {
     Manual(Arc<ManualClock>),
     Real,
 }
@@ -38,11 +38,11 @@ enum Time {
 /// A cloud that is asked.
 pub(crate) struct Subject {
     pub(crate) client: CloudClient,
-    admin: CloudClient,
-    auth: CloudAuth,
-    wiring: Wiring,
-    time: Time,
-    names: AtomicU32,
+    pub(crate) admin: CloudClient,
+    pub(crate) auth: CloudAuth,
+    pub(crate) wiring: Wiring,
+    pub(crate) time: Time,
+    pub(crate) names: AtomicU32,
 }
 
 impl Subject {

@@ -26,12 +26,12 @@ type Answer = BoxFuture<'static, std::result::Result<Next, WorkError>>;
 
 /// A reconciler that does what the test says.
 #[derive(Clone)]
-struct Scripted {
+pub(crate) struct Scripted {
     script: Arc<dyn Fn(ResourceId, Lease) -> Answer + Send + Sync>,
 }
 
 impl Scripted {
-    fn new<F, Fut>(script: F) -> Self
+    pub(crate) fn new<F, Fut>(script: F) -> Self
     where
         F: Fn(ResourceId, Lease) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = std::result::Result<Next, WorkError>> + Send + 'static,
@@ -52,18 +52,18 @@ impl Reconciler for Scripted {
     }
 }
 
-fn id(n: u128) -> ResourceId {
+pub(crate) fn id(n: u128) -> ResourceId {
     ResourceId(Uuid::from_u128(n))
 }
 
-async fn wake(db: &TestDb, n: u128) -> Result {
+pub(crate) async fn wake(db: &TestDb, n: u128) -> Result {
     let mut tx = db.store.begin().await?;
     work::wake(&mut tx, WorkKind::Cluster, id(n), db.now()).await?;
     tx.commit().await?;
     Ok(())
 }
 
-async fn item(db: &TestDb, n: u128) -> Result<WorkItem> {
+pub(crate) async fn item(db: &TestDb, n: u128) -> Result<WorkItem> {
     let found = work::find(db.store.pool(), WorkKind::Cluster, id(n), db.now()).await?;
     found.ok_or_else(|| "no such item".into())
 }
@@ -72,7 +72,7 @@ fn driver(db: &TestDb, scripted: Scripted) -> Driver {
     driver_with(db, scripted, DriverSettings::default())
 }
 
-fn driver_with(db: &TestDb, scripted: Scripted, settings: DriverSettings) -> Driver {
+pub(crate) fn driver_with(db: &TestDb, scripted: Scripted, settings: DriverSettings) -> Driver {
     let parts = DriverParts {
         store: db.store.clone(),
         clock: db.clock.clone(),
@@ -83,7 +83,7 @@ fn driver_with(db: &TestDb, scripted: Scripted, settings: DriverSettings) -> Dri
 }
 
 /// How many activations of the driver ended so.
-fn ended(driver: &Driver, outcome: Outcome) -> u64 {
+pub(crate) fn ended(driver: &Driver, outcome: Outcome) -> u64 {
     driver.status().kinds[0].ended.get(&outcome).copied().unwrap_or(0)
 }
 
@@ -199,6 +199,31 @@ async fn f84_a_panic_is_a_failure_of_that_resource_only() -> Result {
     assert!(cursed.last_error.unwrap().contains("resource one is cursed"));
     assert_eq!(item(&db, 2).await?.state, WorkState::Idle);
     assert_eq!(ended(&driver, Outcome::Panicked), 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn f84_work_that_always_panics_is_left_alone_and_seen() -> Result {
+    let db = TestDb::new().await;
+    let scripted = Scripted::new(|resource, _| async move {
+        assert!(resource != id(1), "resource one is cursed");
+        Ok(Next::After(Duration::ZERO))
+    });
+    let driver = driver(&db, scripted);
+    for n in 1..=10 {
+        wake(&db, n).await?;
+    }
+    for tick in 1..=10 {
+        assert_eq!(driver.tick().await?, 10, "the others have their turn, tick {tick}");
+        db.clock.advance(SignedDuration::from_mins(6));
+    }
+    let cursed = item(&db, 1).await?;
+    assert_eq!((cursed.state, cursed.attempts), (WorkState::Parked, 10));
+    assert!(cursed.parked_reason.is_some_and(|why| why.contains("Panic: resource one")));
+    assert_eq!(driver.tick().await?, 9, "it is left alone");
+    db.clock.advance(SignedDuration::from_mins(40));
+    assert_eq!(driver.tick().await?, 10, "and tried again, should the world have changed");
+    assert_eq!(item(&db, 1).await?.state, WorkState::Parked);
     Ok(())
 }
 

@@ -69,6 +69,13 @@ pub enum Finish {
         /// When to try again.
         backoff: Duration,
     },
+    /// Went wrong so often that a person must look; counts, and is parked for all to see.
+    Dead {
+        /// What went wrong.
+        error: String,
+        /// When to try again all the same.
+        recheck: Duration,
+    },
     /// The resource is no more, and its item with it.
     Gone,
 }

@@ -16,6 +16,7 @@ use zcp::app::App;
 use zcp::app::tokens::ensure_operator_token;
 use zcp::clock::SeededIds;
 use zcp::http::{self, Api};
+use zcp::store::Store;
 use zcp::store::seal::KeyRing;
 
 use super::TestDb;
@@ -131,6 +132,19 @@ impl TestApi {
             api.make_ready(cloud, &inventory(10)).await;
         }
         api
+    }
+
+    /// The same API over other connections to the database.
+    pub fn through(&self, store: Store) -> Router {
+        let ring = KeyRing::generate("test", &SeededIds::new(7));
+        let app = App {
+            store,
+            clock: self.db.clock.clone(),
+            ids: self.db.ids.clone(),
+            keys: Arc::new(KeyRing::parse(&ring).expect("a key ring")),
+        };
+        let metrics = Arc::new(Registry::default());
+        http::router(Api::new(app, metrics, TaskTracker::new(), self.stop.clone()))
     }
 
     async fn token(&self, project: &str, role: &str) {

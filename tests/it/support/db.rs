@@ -10,6 +10,7 @@ use std::sync::{Arc, LazyLock};
 
 use jiff::Timestamp;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use tokio::sync::Mutex;
 use zcp::clock::{Clock, ManualClock, SeededIds};
 use zcp::dev::postgres::{EmbeddedPostgres, PostgresOptions};
 use zcp::store::Store;
@@ -71,9 +72,65 @@ pub struct TestDb {
     pub ids: Arc<SeededIds>,
     url: String,
     name: String,
+    /// The server, if this test has one of its own.
+    own: Option<OwnServer>,
+}
+
+/// A server that a test may stop and start.
+struct OwnServer {
+    options: PostgresOptions,
+    running: Mutex<Option<EmbeddedPostgres>>,
+}
+
+impl Drop for OwnServer {
+    fn drop(&mut self) {
+        // The watchdog stops the server; what it still writes is not worth keeping.
+        drop(self.running.get_mut().take());
+        let _left_in_the_temporary_folder = std::fs::remove_dir_all(&self.options.folder);
+    }
 }
 
 impl TestDb {
+    /// A database on a server of its own.
+    pub async fn alone(name: &str) -> Self {
+        let folder = format!("zcp-own-{}-{name}", std::process::id());
+        let mut options = PostgresOptions::durable(std::env::temp_dir().join(folder));
+        options.max_connections = 50;
+        let server = EmbeddedPostgres::start(options.clone()).await.expect("PostgreSQL starts");
+        let url = server.url("zcp");
+        let store = Store::connect(&url, CONNECTIONS).await.expect("connect");
+        store.migrate().await.expect("migrate");
+        let start: Timestamp = "2026-03-01T12:00:00Z".parse().expect("a time");
+        Self {
+            store,
+            clock: Arc::new(ManualClock::new(start)),
+            ids: Arc::new(SeededIds::new(1)),
+            url,
+            name: String::new(),
+            own: Some(OwnServer { options, running: Mutex::new(Some(server)) }),
+        }
+    }
+
+    /// A database without schema.
+    pub async fn bare() -> Self {
+        let start: Timestamp = "2026-03-01T12:00:00Z".parse().expect("a time");
+        Self::copy_of("template0", start, 1).await
+    }
+
+    /// Stops the server of [`Self::alone`]: open connections are ended, new ones refused.
+    pub async fn stop_server(&self) {
+        let own = self.own.as_ref().expect("a server of its own");
+        let server = own.running.lock().await.take().expect("it runs");
+        server.stop().await.expect("PostgreSQL stops");
+    }
+
+    /// Starts the server of [`Self::alone`] again.
+    pub async fn start_server(&self) {
+        let own = self.own.as_ref().expect("a server of its own");
+        let server = EmbeddedPostgres::start(own.options.clone()).await.expect("it starts");
+        *own.running.lock().await = Some(server);
+    }
+
     /// A new database with the schema and nothing else.
     pub async fn new() -> Self {
         let start: Timestamp = "2026-03-01T12:00:00Z".parse().expect("a time");
@@ -99,7 +156,7 @@ impl TestDb {
         let url = server.postgres.url(&name);
         let store = Store::connect(&url, CONNECTIONS).await.expect("connect");
         let clock = Arc::new(ManualClock::new(start));
-        Self { store, clock, ids: Arc::new(SeededIds::new(seed)), url, name }
+        Self { store, clock, ids: Arc::new(SeededIds::new(seed)), url, name, own: None }
     }
 
     /// The present moment of the test's clock.

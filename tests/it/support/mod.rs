@@ -2,6 +2,7 @@
 
 pub mod api;
 mod db;
+pub mod proxy;
 mod report;
 mod tenant;
 mod wait;

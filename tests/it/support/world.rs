@@ -64,13 +64,15 @@ pub struct WorldOptions {
     pub seed: u64,
     /// Steps side by side.
     pub parallel_steps: usize,
+    /// How the workers' settings are changed.
+    pub settings: fn(&mut Settings),
     /// How the simulation is changed before it starts.
     pub tune: fn(&mut WorldSettings),
 }
 
 impl Default for WorldOptions {
     fn default() -> Self {
-        Self { seed: 1, parallel_steps: 1, tune: |_| {} }
+        Self { seed: 1, parallel_steps: 1, settings: |_| {}, tune: |_| {} }
     }
 }
 
@@ -142,7 +144,11 @@ fn settings(parallel_steps: usize) -> Settings {
 impl TestWorld {
     /// A world with clouds east and west, checked and ready.
     pub async fn new(options: WorldOptions) -> Self {
-        let db = TestDb::new().await;
+        Self::on(TestDb::new().await, options).await
+    }
+
+    /// The same on this database.
+    pub async fn on(db: TestDb, options: WorldOptions) -> Self {
         let mut sim_settings = WorldSettings::with_timing(timing());
         sim_settings.seed = options.seed;
         sim_settings.kubernetes =
@@ -166,9 +172,11 @@ impl TestWorld {
         let app =
             App { store: db.store.clone(), clock: db.clock.clone(), ids: ids.clone(), keys: ring };
         sim.set_node_facing(node_facing(app.clone()));
+        let mut settings = settings(given.options.parallel_steps);
+        (given.options.settings)(&mut settings);
         Self {
             ask: Ask::from(operator(ids.as_ref())),
-            settings: settings(given.options.parallel_steps),
+            settings,
             given,
             ceiling: usize::MAX,
             floor: BTreeMap::new(),
