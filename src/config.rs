@@ -129,6 +129,8 @@ pub struct Kinds {
     pub observe_nodes: Kind,
     /// Clusters.
     pub cluster: Kind,
+    /// What is to be known before migrations.
+    pub preflight: Kind,
     /// Migrations.
     pub migration: Kind,
     /// What nobody owns.
@@ -263,6 +265,7 @@ impl Default for Kinds {
             observe_servers: kind(1, 8),
             observe_nodes: kind(2, 32),
             cluster: kind(10, 32),
+            preflight: kind(10, 16),
             migration: kind(10, 32),
             sweep: kind(15, 2),
         }
@@ -271,12 +274,13 @@ impl Default for Kinds {
 
 impl Kinds {
     /// All of them with their names, in the order in which work is done.
-    pub fn all(&self) -> [(&'static str, Kind); 6] {
+    pub fn all(&self) -> [(&'static str, Kind); 7] {
         [
             ("cloud", self.cloud),
             ("observe_servers", self.observe_servers),
             ("observe_nodes", self.observe_nodes),
             ("cluster", self.cluster),
+            ("preflight", self.preflight),
             ("migration", self.migration),
             ("sweep", self.sweep),
         ]

@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::domain::condition::Condition;
-use crate::domain::ids::{ClusterId, MigrationId, NodeId};
+use crate::domain::ids::{ClusterId, MigrationId, NodeId, PreflightId};
+use crate::domain::insight::Insight;
 use crate::domain::migration::{CommitPolicy, Direction, DrainSpec, Phase, Verb};
 use crate::domain::node::{Blocker, Drain, NodeStage};
 use crate::domain::wave::Gate;
@@ -57,6 +58,12 @@ pub struct Migration {
     pub progress: Progress,
     /// Finer truths than the phase.
     pub conditions: Vec<Condition>,
+    /// What was looked at before it; absent for migrations of old.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preflight_id: Option<PreflightId>,
+    /// What its preflight found that is not well, the worst first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub insights: Vec<Insight>,
     /// Why it is not going on right now; empty when nothing is waited for.
     pub waiting: Vec<String>,
     /// Verbs that are legal now.

@@ -10,6 +10,7 @@ pub mod events;
 pub mod migrations;
 pub mod nodes;
 pub mod offerings;
+pub mod preflights;
 pub mod problem;
 pub mod projects;
 pub mod tokens;

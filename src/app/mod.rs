@@ -14,6 +14,7 @@ mod error;
 pub mod events;
 pub mod migrations;
 pub mod offerings;
+pub mod preflights;
 pub mod projects;
 pub mod tokens;
 pub mod work;

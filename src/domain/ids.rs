@@ -61,6 +61,8 @@ ids! {
     NodeId,
     /// A ClusterMigration.
     MigrationId,
+    /// What was looked at before a ClusterMigration.
+    PreflightId,
     /// An API token.
     TokenId,
 }

@@ -88,6 +88,10 @@ fn documented() -> (OpenApiRouter<Api>, OpenApiRouter<Api>) {
         .routes(routes!(v1::migrations::show))
         .routes(routes!(v1::migrations::steer))
         .routes(routes!(v1::migrations::timeline))
+        .routes(routes!(v1::preflights::create))
+        .routes(routes!(v1::preflights::show))
+        .routes(routes!(v1::preflights::check))
+        .routes(routes!(v1::preflights::waive))
         .routes(routes!(v1::work::list))
         .routes(routes!(v1::work::push));
     let streams = OpenApiRouter::new().routes(routes!(v1::events::follow));

@@ -8,6 +8,7 @@ use std::fmt;
 pub mod cluster;
 pub mod migration;
 pub mod pool;
+pub mod preflight;
 pub mod resolve;
 
 /// Steps in order, and what is waited for.

@@ -10,6 +10,8 @@ const EVENT_AGE: SignedDuration = SignedDuration::from_hours(90 * 24);
 const IDEMPOTENCY_AGE: SignedDuration = SignedDuration::from_hours(24);
 /// A replica not seen for a day is not coming back under that id.
 const REPLICA_AGE: SignedDuration = SignedDuration::from_hours(24);
+/// A preflight that no migration came of says nothing about the present after this.
+const PREFLIGHT_AGE: SignedDuration = SignedDuration::from_hours(30 * 24);
 /// Rows deleted by one statement: some ten milliseconds.
 const BATCH: i64 = 5000;
 
@@ -22,6 +24,8 @@ pub struct Swept {
     pub idempotency_keys: u64,
     /// Of `replicas`.
     pub replicas: u64,
+    /// Of `preflights`.
+    pub preflights: u64,
 }
 
 /// Deletes all dead rows.
@@ -33,10 +37,15 @@ pub async fn run(store: &Store, now: Timestamp) -> Result<Swept, StoreError> {
          ORDER BY created_at LIMIT $2)";
     const REPLICAS: &str = "DELETE FROM replicas WHERE id IN (
          SELECT id FROM replicas WHERE seen_at < $1 LIMIT $2)";
+    const PREFLIGHTS: &str = "DELETE FROM preflights WHERE id IN (
+         SELECT id FROM preflights p WHERE created_at < $1
+           AND NOT EXISTS (SELECT 1 FROM migrations WHERE preflight_id = p.id)
+         ORDER BY created_at LIMIT $2)";
     Ok(Swept {
         events: batches(store, EVENTS, now - EVENT_AGE).await?,
         idempotency_keys: batches(store, KEYS, now - IDEMPOTENCY_AGE).await?,
         replicas: batches(store, REPLICAS, now - REPLICA_AGE).await?,
+        preflights: batches(store, PREFLIGHTS, now - PREFLIGHT_AGE).await?,
     })
 }
 

@@ -25,6 +25,7 @@ pub mod nodes;
 pub mod offerings;
 pub mod orphans;
 pub mod page;
+pub mod preflights;
 pub mod projects;
 mod reader;
 pub mod replicas;

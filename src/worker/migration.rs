@@ -16,16 +16,18 @@ use super::context::Context;
 use super::drain::{Force, Target};
 use super::timeline::{NodeEvent, record_migration};
 use super::{Next, Reconciler, WorkError};
-use crate::domain::cloud::CloudPhase;
 use crate::domain::ids::{MigrationId, NodeId};
+use crate::domain::insight::with_waivers;
 use crate::domain::migration::{Event, Migration, Phase};
 use crate::domain::node::{Drain, Role};
 use crate::plan::Plan;
 use crate::plan::migration::{Snapshot, Step, plan};
+use crate::plan::preflight::{Verdict, verdict};
 use crate::plan::resolve::Place;
 use crate::store::events::EventType;
 use crate::store::migration_progress::{self, PoolPlace};
 use crate::store::nodes::progress::{self, Change};
+use crate::store::preflights::{self, PreflightRow};
 use crate::store::work::{Lease, ResourceId, WorkKind, wake};
 
 /// Rounds of planning in one activation.
@@ -243,11 +245,11 @@ impl MigrationWorker {
         Ok(tx.commit().await?)
     }
 
-    fn snapshot(&self, loaded: &Loaded, migration: Migration) -> Snapshot {
+    fn snapshot(&self, loaded: &Loaded, (migration, preflight): (Migration, Verdict)) -> Snapshot {
         let workers = loaded.nodes.iter().filter(|row| row.node.role == Role::Worker);
         Snapshot {
             now: self.context.now(),
-            target_trouble: target_trouble(loaded, &migration),
+            preflight,
             migration,
             pools: loaded.pools.iter().map(plan_pool).collect(),
             nodes: workers.map(|row| row.node.clone()).collect(),
@@ -288,20 +290,13 @@ fn pool_place(place: &Place) -> PoolPlace<'_> {
     }
 }
 
-/// Why the target cannot take the workers, as far as our own inventory tells.
-fn target_trouble(loaded: &Loaded, migration: &Migration) -> Option<String> {
-    let Some((cloud, _)) = loaded.clouds.get(&migration.target) else {
-        return Some("the target cloud has no account for this project".to_owned());
+/// What the migration's preflight says now.
+fn verdict_of(preflight: Option<&PreflightRow>, now: Timestamp) -> Verdict {
+    let Some(row) = preflight else {
+        return Verdict::Pending("it has no preflight".to_owned());
     };
-    if cloud.phase != CloudPhase::Ready {
-        return Some(format!("cloud {} is not ready, see its check", cloud.name));
-    }
-    let moving = loaded.pools.iter().filter(|pool| migration.pools.contains(&pool.id));
-    let mut moving = moving.filter(|pool| pool.cloud_id == migration.source);
-    moving.find_map(|pool| {
-        let error = loaded.place(pool, migration.target).err()?;
-        Some(format!("pool {}: {}", pool.name, super::describe(&error)))
-    })
+    let insights = with_waivers(row.insights.clone(), &row.waivers, now);
+    verdict(&insights, (row.is_done(), row.checked_at), now)
 }
 
 /// When to look again if nothing wakes us: not later than the clock alone moves it on.
@@ -322,6 +317,10 @@ impl Reconciler for MigrationWorker {
             let Some(migration) = migration_progress::load(&mut tx, id).await? else {
                 return Ok(Next::Gone);
             };
+            let preflight = match migration.phase {
+                Phase::Preflight => preflights::of_migration(&mut *tx, id).await?,
+                _ => None,
+            };
             drop(tx);
             if migration.phase.is_final() {
                 return Ok(Next::Gone);
@@ -329,7 +328,8 @@ impl Reconciler for MigrationWorker {
             let Some(loaded) = load(&self.context, migration.cluster_id).await? else {
                 return Ok(Next::Gone);
             };
-            let plan = plan(&self.snapshot(&loaded, migration.clone()));
+            let verdict = verdict_of(preflight.as_ref(), self.context.now());
+            let plan = plan(&self.snapshot(&loaded, (migration.clone(), verdict)));
             let work = Work { lease, loaded: &loaded, migration: &migration };
             if plan.steps.is_empty() {
                 self.report(&work, (&plan.waiting, None)).await?;

@@ -18,6 +18,7 @@ mod labels;
 pub mod migration;
 pub mod observe_nodes;
 pub mod observe_servers;
+pub mod preflight;
 mod run;
 pub mod sweep;
 mod timeline;
@@ -120,25 +121,34 @@ pub const STEPS: [&str; 28] = [
 
 /// How each kind of work is driven.
 #[derive(Debug, Clone)]
-pub struct Kinds(pub [KindSettings; 6]);
+pub struct Kinds(pub [KindSettings; 7]);
 
 impl Default for Kinds {
     /// Enough at once for a fleet of 1,400 clusters on one replica.
     fn default() -> Self {
         let kind =
             |minutes, concurrency| KindSettings::new(Duration::from_mins(minutes), concurrency);
-        Self([kind(5, 4), kind(1, 8), kind(2, 32), kind(10, 32), kind(10, 32), kind(15, 2)])
+        Self([
+            kind(5, 4),
+            kind(1, 8),
+            kind(2, 32),
+            kind(10, 32),
+            kind(10, 16),
+            kind(10, 32),
+            kind(15, 2),
+        ])
     }
 }
 
 /// Every reconciler, ready to run. `kinds` are in the order of [`WorkKind::ALL`].
 pub fn build(context: &context::Context, parts: DriverParts, kinds: Kinds) -> Driver {
-    let [cloud, servers, nodes, cluster, migration, sweep] = kinds.0;
+    let [cloud, servers, nodes, cluster, preflight, migration, sweep] = kinds.0;
     Driver::new(parts)
         .with(cloud::CloudWorker::new(context.clone()), cloud)
         .with(observe_servers::ObserveServers::new(context.clone()), servers)
         .with(observe_nodes::ObserveNodes::new(context.clone()), nodes)
         .with(cluster::ClusterWorker::new(context.clone()), cluster)
+        .with(preflight::PreflightWorker::new(context.clone()), preflight)
         .with(migration::MigrationWorker::new(context.clone()), migration)
         .with(sweep::Sweep::new(context.clone()), sweep)
 }

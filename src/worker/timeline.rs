@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::domain::ids::NodeId;
+use crate::domain::ids::{MigrationId, NodeId};
 use crate::domain::migration::Migration;
 use crate::store::cluster_progress::ClusterWork;
 use crate::store::events::{self, EventType, NewEvent};
@@ -49,7 +49,17 @@ pub(super) async fn record_migration(
     event: NodeEvent,
     now: jiff::Timestamp,
 ) -> Result<(), StoreError> {
-    record(tx, (cluster, "migration", migration.id.0), event, now).await
+    record_migration_id(tx, (cluster, migration.id), event, now).await
+}
+
+/// Records something about a migration of which only the id is at hand.
+pub(super) async fn record_migration_id(
+    tx: &mut Tx,
+    (cluster, id): (&ClusterWork, MigrationId),
+    event: NodeEvent,
+    now: jiff::Timestamp,
+) -> Result<(), StoreError> {
+    record(tx, (cluster, "migration", id.0), event, now).await
 }
 
 async fn record(

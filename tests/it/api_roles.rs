@@ -31,12 +31,42 @@ fn with(body: Value, case: Case) -> Case {
     Case { body: Some(body), ..case }
 }
 
+/// A migration whose preflight found something that can be waived.
+struct Migration {
+    id: Uuid,
+    preflight: Uuid,
+    later: String,
+}
+
+impl Migration {
+    async fn started(api: &TestApi, cluster: Uuid) -> Self {
+        let path = format!("/v1/clusters/{cluster}/migrations");
+        let made = api.post(&path, &json!({ "target": "west" })).await;
+        let id = made.id();
+        let made = made.expect(201);
+        let preflight: Uuid = made["preflight_id"].as_str().expect("an id").parse().expect("an id");
+        api.sql(
+            r#"UPDATE preflights SET done = wanted, checked_at = created_at, insights =
+                   '[{"id": "bare_pods", "level": "BLOCK", "reason": "one pod", "is_waivable": true,
+                      "checked_at": "2026-01-01T00:00:00Z"}]'
+               WHERE id = $1"#,
+            preflight,
+        )
+        .await;
+        let later = api.db.now() + jiff::SignedDuration::from_hours(24);
+        Self { id, preflight, later: later.to_string() }
+    }
+}
+
 /// One case for each `METHOD /path` of the document. Callers are tried in the order viewer,
 /// foreign, owner, operator, so that what is made or deleted is so by the last of them at most.
 #[expect(clippy::too_many_lines, reason = "one table, a row for each endpoint")]
-fn cases(cluster: Uuid, migration: Uuid, token: Uuid) -> BTreeMap<&'static str, Case> {
+fn cases(cluster: Uuid, migration: Migration, token: Uuid) -> BTreeMap<&'static str, Case> {
     let of_cluster = |tail: &str| format!("/v1/clusters/{cluster}{tail}");
-    let of_migration = |tail: &str| format!("/v1/migrations/{migration}{tail}");
+    let of_migration = |tail: &str| format!("/v1/migrations/{}{tail}", migration.id);
+    let of_preflight = |tail: &str| format!("/v1/preflights/{}{tail}", migration.preflight);
+    let waiver = json!({ "insight": "bare_pods", "reason": "agreed",
+                         "expires_at": migration.later });
     let named = |name: &str| json!({ "name": name });
     let small = json!({ "name": "t", "role": "owner", "project": "shop" });
     let other = {
@@ -125,6 +155,22 @@ fn cases(cluster: Uuid, migration: Uuid, token: Uuid) -> BTreeMap<&'static str, 
             "GET /v1/migrations/{migration}/timeline",
             case(of_migration("/timeline"), [200, 200, 200, 404]),
         ),
+        (
+            "POST /v1/clusters/{cluster}/preflights",
+            with(
+                json!({ "target": "west" }),
+                case(of_cluster("/preflights"), [202, 202, 403, 404]),
+            ),
+        ),
+        ("GET /v1/preflights/{preflight}", case(of_preflight(""), [200, 200, 200, 404])),
+        (
+            "POST /v1/preflights/{preflight}/check",
+            case(of_preflight("/check"), [202, 202, 403, 404]),
+        ),
+        (
+            "POST /v1/preflights/{preflight}/waivers",
+            with(waiver, case(of_preflight("/waivers"), [201, 201, 403, 404])),
+        ),
         ("GET /v1/work", case("/v1/work", [200, 403, 403, 403])),
         (
             "POST /v1/work/{kind}/{id}/{verb}",
@@ -149,14 +195,11 @@ fn documented() -> Result<BTreeSet<String>> {
 async fn every_endpoint_lets_in_whom_it_should_and_nobody_else() -> Result {
     let api = TestApi::new().await;
     let cluster = api.running_cluster().await;
-    let path = format!("/v1/clusters/{cluster}/migrations");
-    let migration = api.post(&path, &json!({ "target": "west" })).await;
-    let migration_id = migration.id();
-    migration.expect(201);
+    let migration = Migration::started(&api, cluster).await;
     let new = json!({ "name": "spare", "role": "operator" });
     let spare = api.post("/v1/tokens", &new).await.expect(201);
     let token = spare["token"]["id"].as_str().expect("an id").parse()?;
-    let cases = cases(cluster, migration_id, token);
+    let cases = cases(cluster, migration, token);
     let known: BTreeSet<String> = cases.keys().map(ToString::to_string).collect();
     let open: BTreeSet<String> = OPEN.map(str::to_owned).into();
     let all: BTreeSet<String> = known.union(&open).cloned().collect();

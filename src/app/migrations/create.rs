@@ -10,13 +10,13 @@ use crate::app::authz::Action;
 use crate::app::cloud_pairs::way;
 use crate::app::clusters::fit::{self, Clouds, Demand};
 use crate::app::clusters::seen;
-use crate::app::{App, Ask, Error};
+use crate::app::{App, Ask, Error, preflights};
 use crate::domain::cluster::ClusterPhase;
 use crate::domain::field::{FieldErrors, known};
-use crate::domain::ids::{CloudId, ClusterId, MigrationId, NodeId, PoolId};
+use crate::domain::ids::{CloudId, ClusterId, MigrationId, PoolId};
 use crate::domain::migration::{MigrationNode, MigrationSpec, Phase};
-use crate::domain::node::{Desired, Role};
-use crate::domain::wave;
+use crate::domain::node::Desired;
+use crate::plan::preflight::assign_waves;
 use crate::plan::resolve::Names;
 use crate::store::clouds::CloudRow;
 use crate::store::clusters::nodes::NodeRow;
@@ -28,10 +28,13 @@ use crate::store::work::WorkKind;
 use crate::store::{Tx, cloud_pairs, clouds};
 
 /// What a wish comes down to.
-struct Resolved {
-    source: CloudId,
-    target: CloudId,
-    pools: Vec<PoolRow>,
+pub(in crate::app) struct Resolved {
+    /// Cloud that is left.
+    pub source: CloudId,
+    /// Cloud that is moved to.
+    pub target: CloudId,
+    /// Pools that move.
+    pub pools: Vec<PoolRow>,
 }
 
 /// Starts a migration.
@@ -63,13 +66,17 @@ pub(super) async fn accept(
     check_state(&mut act.tx, &cluster).await?;
     let resolved = resolve_wish(&mut act.tx, &cluster, spec).await?;
     let rows = nodes::list(&mut *act.tx, id).await?;
-    let old = assign_waves(spec, &resolved.pools, &rows);
+    let old = old_nodes(spec, &resolved.pools, &rows);
     if old.is_empty() {
         return Err(Error::conflict(
             "no usable node in these pools is on the source: there is nothing to move",
         ));
     }
-    let row = row((app, ask), (&cluster, spec), &resolved, &old);
+    let preflight = preflights::begin(&mut act, (app, ask), (&cluster, spec), &resolved).await?;
+    let row = MigrationRow {
+        preflight_id: Some(preflight),
+        ..row((app, ask), (&cluster, spec), &resolved, &old)
+    };
     migrations::insert(&mut act.tx, &row, &old).await.map_err(|error| {
         if error.constraint() == Some(ONE_PER_CLUSTER) {
             return Error::conflict("the cluster has a migration under way");
@@ -103,7 +110,27 @@ async fn check_state(tx: &mut Tx, cluster: &ClusterRow) -> Result<(), Error> {
     Ok(())
 }
 
+/// The wish with ids instead of names, if what it moves to can take it as far as that is known.
 async fn resolve_wish(
+    tx: &mut Tx,
+    cluster: &ClusterRow,
+    spec: &MigrationSpec,
+) -> Result<Resolved, Error> {
+    let resolved = resolve_names(tx, cluster, spec).await?;
+    let find = async |tx: &mut Tx, id| {
+        let found = clouds::find(&mut **tx, id).await?;
+        found.ok_or_else(|| Error::internal("find a cloud", "none"))
+    };
+    let target = find(tx, resolved.target).await?;
+    fit::check_ready(&target)?;
+    let source = find(tx, resolved.source).await?;
+    fit::check_ready(&source)?;
+    check_target(tx, cluster, (&source, &target), &resolved.pools).await?;
+    Ok(resolved)
+}
+
+/// The wish with ids instead of names.
+pub(in crate::app) async fn resolve_names(
     tx: &mut Tx,
     cluster: &ClusterRow,
     spec: &MigrationSpec,
@@ -118,19 +145,14 @@ async fn resolve_wish(
         Some(name) => clouds.named(name, "source", &mut errors).map(|cloud| cloud.id),
         None => only_cloud(&chosen, &mut errors),
     };
-    let target = clouds.named(&spec.target, "target", &mut errors);
+    let target = clouds.named(&spec.target, "target", &mut errors).map(|cloud| cloud.id);
     let (Some(source), Some(target)) = (source, target) else { return Err(errors.into()) };
-    if source == target.id {
+    if source == target {
         errors.push("target", "must be another cloud than the source");
     }
     chosen = on_source(chosen, source, &spec.pools, &mut errors);
-    let target = errors.into_result(target)?;
-    fit::check_ready(target)?;
-    let from = clouds::find(&mut **tx, source).await?;
-    let from = from.ok_or_else(|| Error::internal("find the source", "none"))?;
-    fit::check_ready(&from)?;
-    check_target(tx, cluster, (&from, target), &chosen).await?;
-    Ok(Resolved { source, target: target.id, pools: chosen })
+    errors.into_result(())?;
+    Ok(Resolved { source, target, pools: chosen })
 }
 
 fn choose(all: &[PoolRow], wanted: &[String], errors: &mut FieldErrors) -> Vec<PoolRow> {
@@ -227,22 +249,9 @@ fn names(pool: &PoolRow) -> Names<'_> {
 }
 
 /// Fixes which usable node goes in which wave: by pool, and by name within a pool.
-fn assign_waves(spec: &MigrationSpec, pools: &[PoolRow], rows: &[NodeRow]) -> Vec<MigrationNode> {
-    let of_pool = |pool: &PoolRow| -> Vec<NodeId> {
-        let mut members: Vec<&NodeRow> = rows
-            .iter()
-            .filter(|row| row.node.role == Role::Worker && row.node.pool_id == Some(pool.id))
-            .filter(|row| row.node.cloud_id == pool.cloud_id && row.node.is_usable())
-            .collect();
-        members.sort_by(|a, b| a.node.name.cmp(&b.node.name));
-        members.iter().map(|row| row.node.id).collect()
-    };
-    let members: Vec<Vec<NodeId>> = pools.iter().map(of_pool).collect();
-    let counts: Vec<u32> =
-        members.iter().map(|ids| u32::try_from(ids.len()).unwrap_or(u32::MAX)).collect();
-    let waves = wave::assign(&spec.waves, &counts);
-    let pairs = members.into_iter().flatten().zip(waves.into_iter().flatten());
-    pairs.map(|(node_id, wave)| MigrationNode { node_id, wave }).collect()
+fn old_nodes(spec: &MigrationSpec, pools: &[PoolRow], rows: &[NodeRow]) -> Vec<MigrationNode> {
+    let pools: Vec<_> = pools.iter().map(|pool| (pool.id, pool.cloud_id)).collect();
+    assign_waves(spec, &pools, rows.iter().map(|row| &row.node))
 }
 
 fn row(
@@ -257,6 +266,7 @@ fn row(
         cluster_id: cluster.id,
         source: resolved.source,
         target: resolved.target,
+        preflight_id: None,
         spec: spec.clone(),
         pools: resolved.pools.iter().map(|pool| pool.id).collect::<Vec<PoolId>>(),
         phase: Phase::Pending,

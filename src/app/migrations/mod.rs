@@ -1,6 +1,6 @@
 //! Migrations: what owners ask of them, and what they are told.
 
-mod create;
+pub(super) mod create;
 mod estimate;
 mod verbs;
 
@@ -13,12 +13,14 @@ use super::authz::{Action, Caller};
 use super::clusters::{narrowed, seen};
 use super::{App, Error};
 use crate::domain::ids::{CloudId, ClusterId, MigrationId, NodeId, PoolId, ProjectId};
+use crate::domain::insight::{Insight, Level, with_waivers};
 use crate::domain::migration::{VERBS, Verb};
 use crate::store::clusters::nodes::{self, NodeRow};
 use crate::store::clusters::{self, ClusterRow, pools};
 use crate::store::events::{self, Event, EventFilter};
 use crate::store::migrations::{self, MigrationFilter};
 use crate::store::page::{Page, PageRequest};
+use crate::store::preflights::{self, PreflightRow};
 use crate::store::{Tx, clouds, projects};
 
 pub use crate::store::clusters::nodes::NodeRow as MemberView;
@@ -43,6 +45,8 @@ pub struct MigrationView {
     pub waves: BTreeMap<NodeId, usize>,
     /// Nodes of both sides.
     pub nodes: Vec<NodeRow>,
+    /// What its preflight found that is not well, the worst first.
+    pub insights: Vec<Insight>,
     /// Verbs that are legal now.
     pub legal: Vec<Verb>,
     /// When it will probably be over.
@@ -131,6 +135,8 @@ async fn surround(
     let cluster_ids: Vec<ClusterId> = rows.iter().map(|(_, cluster)| cluster.id).collect();
     let pools = pools::list(&mut **tx, &cluster_ids).await?;
     let mut projects: BTreeMap<ProjectId, String> = BTreeMap::new();
+    let preflight_ids: Vec<_> = rows.iter().filter_map(|(row, _)| row.preflight_id).collect();
+    let preflights = preflights::list(&mut **tx, &preflight_ids).await?;
     let mut views = Vec::with_capacity(rows.len());
     for (row, cluster) in rows {
         if !projects.contains_key(&cluster.project_id) {
@@ -150,6 +156,7 @@ async fn surround(
         views.push(MigrationView {
             estimated_end: estimate::estimated_end(&row, &indexes, &nodes, app.now()),
             legal: legal_verbs(&row),
+            insights: insights(&preflights, &row, app.now()),
             project: projects[&cluster.project_id].clone(),
             clouds: clouds.clone(),
             pools: pools
@@ -164,6 +171,16 @@ async fn surround(
         });
     }
     Ok(views)
+}
+
+/// What the preflight of a migration found that is not well.
+fn insights(all: &[PreflightRow], row: &MigrationRow, now: Timestamp) -> Vec<Insight> {
+    let Some(found) = all.iter().find(|one| Some(one.id) == row.preflight_id) else {
+        return Vec::new();
+    };
+    let mut insights = with_waivers(found.insights.clone(), &found.waivers, now);
+    insights.retain(|one| one.level != Level::Pass);
+    insights
 }
 
 /// What happened to a migration, newest first.

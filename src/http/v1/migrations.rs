@@ -189,6 +189,8 @@ fn migration(view: MigrationView) -> Migration {
         nodes: view.nodes.iter().map(|member| node(&view, member)).collect(),
         progress: progress(&view),
         conditions: row.conditions.clone(),
+        preflight_id: row.preflight_id,
+        insights: view.insights.clone(),
         waiting: row.waiting.clone(),
         legal: view.legal.clone(),
         estimated_end: view.estimated_end,

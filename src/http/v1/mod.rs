@@ -7,6 +7,7 @@ pub(super) mod events;
 pub(super) mod migrations;
 mod nodes;
 pub(super) mod offerings;
+pub(super) mod preflights;
 pub(super) mod projects;
 pub(super) mod tokens;
 pub(super) mod work;

@@ -13,6 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::Plan;
 use super::pool::{Pool, goal};
+use super::preflight::Verdict;
 use crate::domain::ids::NodeId;
 use crate::domain::migration::{CommitPolicy, Event, Migration, Phase};
 use crate::domain::node::Node;
@@ -29,8 +30,8 @@ pub struct Snapshot {
     pub pools: Vec<Pool>,
     /// The open workers of the cluster, by name.
     pub nodes: Vec<Node>,
-    /// Why the target cannot be used, if so.
-    pub target_trouble: Option<String>,
+    /// What its preflight says.
+    pub preflight: Verdict,
 }
 
 /// One step. Those marked *row* change only our database.
@@ -119,13 +120,19 @@ impl<'a> Planner<'a> {
     }
 
     fn preflight(&mut self) {
-        if let Some(trouble) = &self.s.target_trouble {
-            self.plan.wait(format!("preflight: {trouble}"));
-            return;
+        match &self.s.preflight {
+            Verdict::Pending(why) => self.plan.wait(format!("preflight: {why}")),
+            Verdict::Blocked(reasons) => {
+                for reason in reasons {
+                    self.plan.wait(format!("preflight: {reason}"));
+                }
+            }
+            Verdict::Clear => {
+                let first = self.s.migration.first_wave();
+                let why = "preflight found nothing that blocks";
+                self.plan.step(Step::Move(Event::Passed, Some(first)), why);
+            }
         }
-        let first = self.s.migration.first_wave();
-        self.plan
-            .step(Step::Move(Event::Passed, Some(first)), "preflight found nothing that blocks");
     }
 
     /// What the target still lacks for the present wave, in words.

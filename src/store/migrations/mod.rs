@@ -13,7 +13,7 @@ use super::page::{Page, PageRequest};
 use super::reader::{Reader, to_integer, to_json};
 use super::{StoreError, Tx, expect_rows, ts};
 use crate::domain::condition::Condition;
-use crate::domain::ids::{CloudId, ClusterId, MigrationId, PoolId, ProjectId};
+use crate::domain::ids::{CloudId, ClusterId, MigrationId, PoolId, PreflightId, ProjectId};
 use crate::domain::migration::{Migration, MigrationNode, MigrationSpec, Phase};
 
 /// The cluster has a migration under way.
@@ -30,6 +30,8 @@ pub struct MigrationRow {
     pub source: CloudId,
     /// Cloud that they move to.
     pub target: CloudId,
+    /// What is looked at before it begins; none for migrations of before there were preflights.
+    pub preflight_id: Option<PreflightId>,
     /// What was asked.
     pub spec: MigrationSpec,
     /// Pools that move.
@@ -95,7 +97,7 @@ impl MigrationRow {
     }
 }
 
-const SELECT: &str = "SELECT id, cluster_id, source_cloud_id, target_cloud_id, spec, pool_ids,
+const SELECT: &str = "SELECT id, cluster_id, source_cloud_id, target_cloud_id, preflight_id, spec, pool_ids,
             phase, phase_since, wave, paused, resumed_at, approved_wave, wants_commit,
             wants_rollback, wants_cancel, healthy_since, conditions, waiting, generation, created_by, created_at,
             updated_at, finished_at
@@ -108,6 +110,7 @@ fn migration(row: &PgRow) -> Result<MigrationRow, StoreError> {
         cluster_id: row.get("cluster_id")?,
         source: row.get("source_cloud_id")?,
         target: row.get("target_cloud_id")?,
+        preflight_id: row.get("preflight_id")?,
         spec: row.json("spec")?,
         pools: row.get::<Vec<Uuid>>("pool_ids")?.into_iter().map(PoolId).collect(),
         phase: row.word("phase")?,
@@ -138,8 +141,9 @@ pub async fn insert(
 ) -> Result<(), StoreError> {
     let result = sqlx::query(
         "INSERT INTO migrations (id, cluster_id, source_cloud_id, target_cloud_id, spec, pool_ids,
-                                 phase_since, wave, created_by, created_at, updated_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $7, $7)",
+                                 phase_since, wave, created_by, created_at, updated_at,
+                                 preflight_id)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $7, $7, $10)",
     )
     .bind(migration.id)
     .bind(migration.cluster_id)
@@ -150,6 +154,7 @@ pub async fn insert(
     .bind(ts(migration.created_at))
     .bind(to_integer(migration.wave))
     .bind(&migration.created_by)
+    .bind(migration.preflight_id)
     .execute(&mut **tx)
     .await?;
     expect_rows(&result, 1)?;

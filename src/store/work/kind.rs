@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::domain::ids::{AccountId, CloudId, ClusterId, InstallId, MigrationId};
+use crate::domain::ids::{AccountId, CloudId, ClusterId, InstallId, MigrationId, PreflightId};
 
 /// What a work item is about, and so which reconciler looks at it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -20,6 +20,8 @@ pub enum WorkKind {
     ObserveNodes,
     /// One cluster: control plane and pools.
     Cluster,
+    /// What is to be known before a migration.
+    Preflight,
     /// One migration.
     Migration,
     /// What nobody owns.
@@ -28,11 +30,12 @@ pub enum WorkKind {
 
 impl WorkKind {
     /// Every kind, in the order in which a tick runs them: look first, then act.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Cloud,
         Self::ObserveServers,
         Self::ObserveNodes,
         Self::Cluster,
+        Self::Preflight,
         Self::Migration,
         Self::Sweep,
     ];
@@ -44,6 +47,7 @@ impl WorkKind {
             Self::ObserveServers => "observe_servers",
             Self::ObserveNodes => "observe_nodes",
             Self::Cluster => "cluster",
+            Self::Preflight => "preflight",
             Self::Migration => "migration",
             Self::Sweep => "sweep",
         }
@@ -109,7 +113,7 @@ macro_rules! resource_ids {
         }
     )+};
 }
-resource_ids!(InstallId, CloudId, AccountId, ClusterId, MigrationId);
+resource_ids!(InstallId, CloudId, AccountId, ClusterId, PreflightId, MigrationId);
 
 impl From<Uuid> for ResourceId {
     fn from(id: Uuid) -> Self {

@@ -20,6 +20,7 @@ use zcp::domain::wave::assign;
 use zcp::plan::cluster::{self, Cloud, Cluster, Group, NewNode};
 use zcp::plan::migration;
 use zcp::plan::pool::Pool;
+use zcp::plan::preflight::Verdict;
 
 pub(super) const EAST: CloudId = CloudId(Uuid::from_u128(1));
 pub(super) const WEST: CloudId = CloudId(Uuid::from_u128(2));
@@ -99,7 +100,7 @@ impl Model {
             migration: self.migration.clone().filter(|m| !m.phase.is_final())?,
             pools: vec![self.pool.clone()],
             nodes: workers.cloned().collect(),
-            target_trouble: None,
+            preflight: Verdict::Clear,
         })
     }
 
