@@ -82,7 +82,7 @@ pub async fn create(
         return Err(Error::conflict("only a running cluster can be migrated"));
     }
     let resolved = resolve_names(&mut act.tx, &cluster, spec).await?;
-    let made = begin(&mut act, (app, ask), (&cluster, spec), &resolved).await?;
+    let made = begin(&mut act, (&cluster, spec), &resolved).await?;
     act.commit(made.0).await?;
     view(app, &ask.caller, made).await
 }
@@ -91,7 +91,6 @@ pub async fn create(
 /// and still count are taken over, so what was agreed to while planning need not be said again.
 pub(super) async fn begin(
     act: &mut Act<'_>,
-    (app, ask): (&App, &Ask),
     (cluster, spec): (&ClusterRow, &MigrationSpec),
     resolved: &Resolved,
 ) -> Result<PreflightId, Error> {
@@ -99,7 +98,7 @@ pub(super) async fn begin(
     let mut waivers = before.map(|row| row.waivers).unwrap_or_default();
     waivers.retain(|(_, waiver)| waiver.expires_at > act.now);
     let row = PreflightRow {
-        id: PreflightId(app.ids.uuid()),
+        id: PreflightId(act.app.ids.uuid()),
         cluster_id: cluster.id,
         source: resolved.source,
         target: resolved.target,
@@ -113,7 +112,7 @@ pub(super) async fn begin(
         insights: Vec::new(),
         plan: None,
         checked_at: None,
-        created_by: ask.caller.name.clone(),
+        created_by: act.ask.caller.name.clone(),
         created_at: act.now,
     };
     preflights::insert(&mut act.tx, &row).await?;

@@ -72,7 +72,7 @@ pub(super) async fn accept(
             "no usable node in these pools is on the source: there is nothing to move",
         ));
     }
-    let preflight = preflights::begin(&mut act, (app, ask), (&cluster, spec), &resolved).await?;
+    let preflight = preflights::begin(act, (&cluster, spec), &resolved).await?;
     let row = MigrationRow {
         preflight_id: Some(preflight),
         ..row((app, ask), (&cluster, spec), &resolved, &old)

@@ -6,7 +6,7 @@ use super::{MigrationView, legal_verbs, subject, view};
 use crate::app::act::{Act, Start};
 use crate::app::authz::Action;
 use crate::app::clusters::seen;
-use crate::app::{App, Ask, Error};
+use crate::app::{App, Ask, Error, preflights};
 use crate::domain::ids::MigrationId;
 use crate::domain::migration::{Phase, Verb};
 use crate::store::migrations::{self, MigrationRow};
@@ -70,6 +70,10 @@ pub(super) async fn write(
             (WorkKind::ObserveNodes, ResourceId::from(old.cluster_id)),
         ] {
             retry(&mut act.tx, kind, item, act.now).await?;
+        }
+        let is_early = matches!(old.phase, Phase::Pending | Phase::Preflight);
+        if let Some(preflight) = old.preflight_id.filter(|_| is_early) {
+            preflights::want_check(act, preflight).await?;
         }
     }
     if is_new || forget {
