@@ -32,8 +32,19 @@ pub struct Config {
     pub seal: Seal,
     /// How the workers behave.
     pub worker: Worker,
+    /// The cluster whose ClusterMigration objects are migrations.
+    pub management: Management,
     /// Logging.
     pub telemetry: Telemetry,
+}
+
+/// The cluster whose ClusterMigration objects are migrations. Give all replicas the same.
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Management {
+    /// A kubeconfig file; without one there is no management cluster. It is trusted, but may start
+    /// no programs.
+    pub kubeconfig: Option<PathBuf>,
 }
 
 /// Where the state is.
@@ -135,6 +146,8 @@ pub struct Kinds {
     pub migration: Kind,
     /// What nobody owns.
     pub sweep: Kind,
+    /// Objects of the management cluster, if there is one.
+    pub management: Kind,
 }
 
 /// One kind of work.
@@ -268,13 +281,14 @@ impl Default for Kinds {
             preflight: kind(10, 16),
             migration: kind(10, 32),
             sweep: kind(15, 2),
+            management: Kind { period: HumanDuration(Duration::from_secs(15)), ..kind(1, 1) },
         }
     }
 }
 
 impl Kinds {
     /// All of them with their names, in the order in which work is done.
-    pub fn all(&self) -> [(&'static str, Kind); 7] {
+    pub fn all(&self) -> [(&'static str, Kind); 8] {
         [
             ("cloud", self.cloud),
             ("observe_servers", self.observe_servers),
@@ -283,6 +297,7 @@ impl Kinds {
             ("preflight", self.preflight),
             ("migration", self.migration),
             ("sweep", self.sweep),
+            ("management", self.management),
         ]
     }
 }

@@ -12,14 +12,18 @@
 //! schema, the rules between fields by CEL. All of it is checked again by `domain`, since an API
 //! server may hold objects from before a rule.
 
+pub mod wishes;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, CustomResourceExt as _, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::domain::migration::{AtDeadline, CanaryPolicy, CommitPolicy, Direction, Phase};
-use crate::domain::wave::{Gate, Upto, default_waves};
+use crate::domain::migration::{
+    self, AtDeadline, CanaryPolicy, CommitPolicy, Direction, MigrationSpec, Phase,
+};
+use crate::domain::wave::{self, Gate, Upto};
 
 /// Label of a Namespace: the zcp project whose migrations its objects are.
 pub const PROJECT_LABEL: &str = "zcp.io/project";
@@ -127,6 +131,73 @@ pub struct ClusterMigrationSpec {
     pub retries: u32,
 }
 
+impl ClusterMigrationSpec {
+    /// The migration that is wished.
+    pub fn wish(&self) -> MigrationSpec {
+        let wave = |wave: &WaveSpec| wave::WaveSpec {
+            upto: wave.upto,
+            soak_seconds: wave.soak_seconds,
+            gate: wave.gate,
+        };
+        MigrationSpec {
+            source: self.source.clone(),
+            target: self.target.clone(),
+            pools: self.pools.clone(),
+            waves: self.waves.iter().map(wave).collect(),
+            drain: migration::DrainSpec {
+                timeout_seconds: self.drain.timeout_seconds,
+                at_deadline: self.drain.at_deadline,
+                parallel: self.drain.parallel,
+            },
+            hold_seconds: self.hold_seconds,
+            commit: self.commit,
+            canary: self.canary,
+        }
+    }
+
+    /// The spec of an object for a migration that was started elsewhere.
+    pub fn of(cluster: &str, wish: &MigrationSpec) -> Self {
+        Self {
+            cluster: cluster.to_owned(),
+            source: wish.source.clone(),
+            target: wish.target.clone(),
+            pools: wish.pools.clone(),
+            waves: wish.waves.iter().map(WaveSpec::of).collect(),
+            drain: DrainSpec {
+                timeout_seconds: wish.drain.timeout_seconds,
+                at_deadline: wish.drain.at_deadline,
+                parallel: wish.drain.parallel,
+            },
+            hold_seconds: wish.hold_seconds,
+            commit: wish.commit,
+            canary: wish.canary,
+            paused: false,
+            direction: Direction::Forward,
+            approved_wave: None,
+            commit_now: false,
+            retries: 0,
+        }
+    }
+}
+
+/// The path of a field as the object spells it: `drain.timeout_seconds` is
+/// `spec.drain.timeoutSeconds`.
+pub fn field_path(path: &str) -> String {
+    let mut spelled = "spec.".to_owned();
+    let mut is_upper = false;
+    for c in path.chars() {
+        match c {
+            '_' => is_upper = true,
+            c if is_upper => {
+                spelled.push(c.to_ascii_uppercase());
+                is_upper = false;
+            }
+            c => spelled.push(c),
+        }
+    }
+    spelled
+}
+
 /// The wish itself is fixed once there is a migration; what steers it may change.
 const FIXED_ONCE_ACCEPTED: &str = "!has(oldSelf.status) || !has(oldSelf.status.migrationID) \
     || (self.spec.cluster == oldSelf.spec.cluster \
@@ -161,6 +232,12 @@ pub struct WaveSpec {
     /// What must be true to go on after it.
     #[serde(default)]
     pub gate: Gate,
+}
+
+impl WaveSpec {
+    fn of(wave: &wave::WaveSpec) -> Self {
+        Self { upto: wave.upto, soak_seconds: wave.soak_seconds, gate: wave.gate }
+    }
 }
 
 /// How nodes are drained.
@@ -260,12 +337,7 @@ pub struct Blocker {
 }
 
 fn waves_default() -> Vec<WaveSpec> {
-    let wave = |wave: crate::domain::wave::WaveSpec| WaveSpec {
-        upto: wave.upto,
-        soak_seconds: wave.soak_seconds,
-        gate: wave.gate,
-    };
-    default_waves().into_iter().map(wave).collect()
+    wave::default_waves().iter().map(WaveSpec::of).collect()
 }
 
 fn soak_default() -> u32 {
@@ -318,5 +390,35 @@ fn tidy(value: &mut Value) {
             }
         }
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wish_is_the_same_on_both_doors() {
+        let object: ClusterMigrationSpec = serde_json::from_value(serde_json::json!({
+            "cluster": "alpha", "target": "west", "source": "east", "pools": ["web"],
+            "waves": [{"upto": 2, "soakSeconds": 5, "gate": "approval"}, {"upto": "100%"}],
+            "drain": {"atDeadline": "force", "parallel": 3}, "holdSeconds": 7, "commit": "manual",
+            "canary": "off",
+        }))
+        .unwrap();
+        let wish = object.wish();
+        assert_eq!(ClusterMigrationSpec::of("alpha", &wish), object);
+        assert!(wish.check().0.is_empty());
+        let least = serde_json::json!({"target": "west"});
+        let least: MigrationSpec = serde_json::from_value(least).unwrap();
+        let object = serde_json::json!({"cluster": "alpha", "target": "west"});
+        let object: ClusterMigrationSpec = serde_json::from_value(object).unwrap();
+        assert_eq!(object.wish(), least, "the same defaults");
+    }
+
+    #[test]
+    fn wrong_fields_are_named_as_the_object_spells_them() {
+        assert_eq!(field_path("drain.timeout_seconds"), "spec.drain.timeoutSeconds");
+        assert_eq!(field_path("waves[1].upto"), "spec.waves[1].upto");
     }
 }

@@ -19,9 +19,9 @@ use crate::domain::outside::{OutsideError, OutsideKind};
 /// Clients kept by a connector: about 140 MiB if all are connected.
 const CLIENTS_KEPT: usize = 2_000;
 /// An API server that takes longer than this to accept a connection is down.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Silence on a connection. Below the total limit of a call, so that the cause is named.
-const READ_TIMEOUT: Duration = Duration::from_secs(25);
+pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(25);
 
 /// Where a cluster's API server is and how we prove who we are.
 #[derive(Clone)]

@@ -8,9 +8,11 @@ pub mod apply;
 mod call;
 pub mod client;
 pub mod drain;
+pub mod management;
 pub mod nodes;
 mod pods;
 pub mod tokens;
 pub mod workloads;
 
 pub use client::{ClusterAccess, ClusterClient, Connector};
+pub use management::ManagementClient;

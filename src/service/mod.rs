@@ -24,6 +24,7 @@ use crate::http::{self, Api};
 use crate::store::Store;
 use crate::store::seal::KeyRing;
 use crate::telemetry::Metrics;
+use crate::worker;
 
 pub use installation::ensure as ensure_installation;
 
@@ -126,10 +127,16 @@ pub async fn run(
         installation::ensure_operator(&foundation, file).await?;
     }
     let metrics = Metrics::default();
-    let (driver, clouds) = workers::driver(config, &foundation, (&own, &metrics))?;
+    let management = workers::management(config).await?;
+    let parts_of = (&own, &metrics, management.clone());
+    let (driver, clouds) = workers::driver(config, &foundation, parts_of)?;
     let tasks = TaskTracker::new();
     let sources = (foundation.app.store.clone(), Arc::clone(&foundation.clock));
     tasks.spawn(workers::share_budgets(clouds, sources, stop.clone()));
+    if let Some(client) = management {
+        let follower = workers::follower(client, &foundation, &own);
+        tasks.spawn(worker::management::follow(follower, stop.clone()));
+    }
     let listener = bind(config.api.listen, "api.listen").await?;
     let router = match parts {
         Parts::All => {

@@ -9,6 +9,7 @@ use super::installation::Own;
 use super::{Foundation, ServiceError, doing};
 use crate::clock::SharedClock;
 use crate::config::{self, Config};
+use crate::kubernetes::ManagementClient;
 use crate::kubernetes::client::Connector;
 use crate::openstack::{CallObserver, CallSeen};
 use crate::store::{Store, replicas};
@@ -16,6 +17,7 @@ use crate::telemetry::{CloudCall, Metrics};
 use crate::worker::clients::CloudClients;
 use crate::worker::context::{Context, Installation, Settings};
 use crate::worker::crash::CrashPoints;
+use crate::worker::management::Follower;
 use crate::worker::{self, Driver, DriverParts, DriverSettings, KindSettings, Kinds};
 
 /// How often the replicas are counted: their own beat.
@@ -27,7 +29,7 @@ const SHARE_MEMORY: jiff::SignedDuration = jiff::SignedDuration::from_secs(25);
 pub(super) fn driver(
     config: &Config,
     foundation: &Foundation,
-    (own, metrics): (&Own, &Metrics),
+    (own, metrics, management): (&Own, &Metrics, Option<ManagementClient>),
 ) -> Result<(Driver, CloudClients), ServiceError> {
     let bundle_url = config.node.url.join("/node/v1/bundle").map_err(doing("read node.url"))?;
     let installation =
@@ -45,6 +47,7 @@ pub(super) fn driver(
         keys: Arc::clone(&foundation.keys),
         clouds: clouds.clone(),
         connector: Connector::network(),
+        management,
         crash: CrashPoints::default(),
         installation: Arc::new(installation),
         settings: Arc::new(settings(&config.worker)),
@@ -62,6 +65,25 @@ pub(super) fn driver(
     };
     let kinds = Kinds(config.worker.kinds.all().map(|(_, kind)| kind_settings(kind)));
     Ok((worker::build(&context, parts, kinds), clouds))
+}
+
+/// The management cluster, if the configuration names one.
+pub(super) async fn management(config: &Config) -> Result<Option<ManagementClient>, ServiceError> {
+    let Some(path) = &config.management.kubeconfig else { return Ok(None) };
+    let said = || format!("read management.kubeconfig {}", path.display());
+    let text = std::fs::read_to_string(path).map_err(doing(said()))?;
+    ManagementClient::from_kubeconfig(&text).await.map(Some).map_err(doing(said()))
+}
+
+/// What follows the objects of the management cluster.
+pub(super) fn follower(client: ManagementClient, of: &Foundation, own: &Own) -> Follower {
+    Follower {
+        client,
+        store: of.app.store.clone(),
+        clock: Arc::clone(&of.clock),
+        ids: Arc::clone(&of.ids),
+        install: own.id,
+    }
 }
 
 /// Keeps each replica's part of the clouds' budgets right as replicas come and go.

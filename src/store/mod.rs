@@ -19,6 +19,7 @@ pub mod groups;
 pub mod housekeeping;
 pub mod idempotency;
 pub mod installation;
+pub mod migration_objects;
 pub mod migration_progress;
 pub mod migrations;
 pub mod nodes;

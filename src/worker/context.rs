@@ -14,6 +14,7 @@ use crate::bootstrap::pki::{Authority, ClientName, ClusterPki, KeyPairPem, Valid
 use crate::clock::{SharedClock, SharedIds};
 use crate::domain::ids::{ClusterId, InstallId};
 use crate::domain::outside::OutsideError;
+use crate::kubernetes::ManagementClient;
 use crate::kubernetes::client::{ClusterAccess, ClusterClient, Connector};
 use crate::store::cluster_progress::{self, ClusterWork};
 use crate::store::seal::{KeyRing, Place};
@@ -100,6 +101,8 @@ pub struct Context {
     pub clouds: CloudClients,
     /// Clients of clusters.
     pub connector: Connector,
+    /// The management cluster, if there is one.
+    pub management: Option<ManagementClient>,
     /// Where tests kill.
     pub crash: CrashPoints,
     /// Who we are.

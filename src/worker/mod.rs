@@ -15,6 +15,7 @@ pub mod drain;
 pub mod driver;
 mod error;
 mod labels;
+pub mod management;
 pub mod migration;
 pub mod observe_nodes;
 pub mod observe_servers;
@@ -88,7 +89,7 @@ impl fmt::Display for ParkReason {
 
 /// Every step that calls outside, by the name at which tests kill it. The crash matrix fails when
 /// one of them is never taken, and `Context::call` refuses a name that is not here.
-pub const STEPS: [&str; 28] = [
+pub const STEPS: [&str; 34] = [
     "check cloud",
     "read inventory",
     "list servers",
@@ -117,17 +118,24 @@ pub const STEPS: [&str; 28] = [
     "delete server group",
     "list ours",
     "delete orphan",
+    "list objects",
+    "hold object",
+    "create object",
+    "write object",
+    "report object",
+    "release object",
 ];
 
 /// How each kind of work is driven.
 #[derive(Debug, Clone)]
-pub struct Kinds(pub [KindSettings; 7]);
+pub struct Kinds(pub [KindSettings; 8]);
 
 impl Default for Kinds {
     /// Enough at once for a fleet of 1,400 clusters on one replica.
     fn default() -> Self {
         let kind =
             |minutes, concurrency| KindSettings::new(Duration::from_mins(minutes), concurrency);
+        let management = KindSettings::new(management::PERIOD, 1);
         Self([
             kind(5, 4),
             kind(1, 8),
@@ -136,13 +144,14 @@ impl Default for Kinds {
             kind(10, 16),
             kind(10, 32),
             kind(15, 2),
+            management,
         ])
     }
 }
 
 /// Every reconciler, ready to run. `kinds` are in the order of [`WorkKind::ALL`].
 pub fn build(context: &context::Context, parts: DriverParts, kinds: Kinds) -> Driver {
-    let [cloud, servers, nodes, cluster, preflight, migration, sweep] = kinds.0;
+    let [cloud, servers, nodes, cluster, preflight, migration, sweep, management] = kinds.0;
     Driver::new(parts)
         .with(cloud::CloudWorker::new(context.clone()), cloud)
         .with(observe_servers::ObserveServers::new(context.clone()), servers)
@@ -151,6 +160,7 @@ pub fn build(context: &context::Context, parts: DriverParts, kinds: Kinds) -> Dr
         .with(preflight::PreflightWorker::new(context.clone()), preflight)
         .with(migration::MigrationWorker::new(context.clone()), migration)
         .with(sweep::Sweep::new(context.clone()), sweep)
+        .with(management::ManagementWorker::new(context.clone()), management)
 }
 
 /// An error and its causes in one line, for the reasons that owners read.

@@ -36,9 +36,13 @@ enum Scenario {
     Stray,
     /// A port of ours that nobody owns.
     Orphan,
+    /// An object of a management cluster is accepted as a migration, and deleted again.
+    Object,
+    /// A migration that the API started, paused and cancelled gets an object that says so.
+    Mirror,
 }
 
-const SCENARIOS: [Scenario; 9] = [
+const SCENARIOS: [Scenario; 11] = [
     Scenario::Create,
     Scenario::Grow,
     Scenario::Shrink,
@@ -48,6 +52,8 @@ const SCENARIOS: [Scenario; 9] = [
     Scenario::Unclear,
     Scenario::Stray,
     Scenario::Orphan,
+    Scenario::Object,
+    Scenario::Mirror,
 ];
 
 #[derive(Debug, Clone, Copy)]
@@ -65,7 +71,10 @@ struct Start {
 
 impl Scenario {
     async fn start(self) -> Start {
-        let world = TestWorld::new(WorldOptions::default()).await;
+        let mut world = TestWorld::new(WorldOptions::default()).await;
+        if self.is_managed() {
+            world = world.with_management().await;
+        }
         let driver = world.replica(CrashPoints::none());
         let (mut cluster, mut migration) = (None, None);
         if self != Self::Create {
@@ -115,6 +124,16 @@ impl Scenario {
         match self {
             Self::Create | Self::Stray => {}
             Self::Orphan => world.plant_orphan_port(cluster),
+            Self::Object => {
+                let wish = json!({"cluster": "alpha", "target": "west", "paused": true});
+                world.apply("go", wish).await;
+            }
+            Self::Mirror => {
+                let id = world.migrate(cluster, waves("auto")).await;
+                world.steer(id, Verb::Pause).await;
+                world.wake_management().await;
+                migration = Some(id);
+            }
             Self::Grow | Self::Unclear => world.scale(cluster, 2).await,
             Self::Shrink => world.scale(cluster, 1).await,
             Self::Forward => migration = Some(world.migrate(cluster, waves("auto")).await),
@@ -147,13 +166,43 @@ impl Scenario {
             Self::Forward => phase == Some(Phase::Succeeded) && world.is_ready(cluster).await,
             Self::Back => phase == Some(Phase::RolledBack) && world.is_ready(cluster).await,
             Self::Delete => world.is_deleted(cluster).await,
+            Self::Object => {
+                // As soon as it is accepted, its owner changes their mind.
+                if world.condition(("team-shop", "go"), "Accepted")[0] == "True" {
+                    world.kubectl_delete("go").await;
+                }
+                let phases = world.phases().await;
+                assert!(phases.len() <= 1, "one object is one migration");
+                world.object("go").is_null() && phases.iter().any(|phase| phase.is_final())
+            }
+            Self::Mirror => {
+                let objects = world.objects();
+                assert!(objects.len() <= 1, "one migration has one object");
+                let object = objects.into_iter().next().unwrap_or_default();
+                let is_told =
+                    object["spec"]["paused"] == true && !object["status"]["paused"].is_null();
+                if is_told && phase.is_some_and(|phase| !phase.is_final()) {
+                    world.steer(migration.expect("started"), Verb::Rollback).await;
+                }
+                phase.is_some_and(Phase::is_final) && object["status"]["finishedAt"].is_string()
+            }
         }
+    }
+
+    /// Whether there is a management cluster, and only what happens in it is of interest.
+    fn is_managed(self) -> bool {
+        matches!(self, Self::Object | Self::Mirror)
     }
 
     /// How many workers there must be at the end, and on which cloud.
     fn outcome(self) -> (usize, &'static str) {
         match self {
-            Self::Create | Self::Shrink | Self::Stray | Self::Orphan => (1, "east"),
+            Self::Create
+            | Self::Shrink
+            | Self::Stray
+            | Self::Orphan
+            | Self::Object
+            | Self::Mirror => (1, "east"),
             Self::Grow | Self::Back | Self::Unclear => (2, "east"),
             Self::Forward => (2, "west"),
             Self::Delete => (0, "east"),
@@ -162,7 +211,12 @@ impl Scenario {
 
     fn limits(self, world: &mut TestWorld, cluster: ClusterId) {
         let (floor, ceiling) = match self {
-            Self::Create | Self::Stray | Self::Orphan | Self::Delete => (0, 2),
+            Self::Create
+            | Self::Stray
+            | Self::Orphan
+            | Self::Delete
+            | Self::Object
+            | Self::Mirror => (0, 2),
             Self::Grow | Self::Shrink | Self::Unclear => (1, 3),
             Self::Forward | Self::Back => (2, 4),
         };
@@ -322,7 +376,10 @@ fn seed() -> u64 {
 #[expect(clippy::print_stdout, reason = "the list of cases is what this test is read for")]
 async fn matrix(scenario: Scenario) {
     let start = scenario.start().await;
-    let taken = record(scenario, &start).await;
+    let mut taken = record(scenario, &start).await;
+    if scenario.is_managed() {
+        taken.retain(|step, _| step.contains(" object"));
+    }
     let seed = seed();
     let dice = SeededIds::new(seed);
     let mut cases = 0;
@@ -392,6 +449,16 @@ async fn giving_a_stray_cordon_back_survives_a_crash_at_every_step() {
 #[tokio::test]
 async fn sweeping_survives_a_crash_at_every_step() {
     matrix(Scenario::Orphan).await;
+}
+
+#[tokio::test]
+async fn an_object_survives_a_crash_at_every_step() {
+    matrix(Scenario::Object).await;
+}
+
+#[tokio::test]
+async fn the_object_of_a_migration_survives_a_crash_at_every_step() {
+    matrix(Scenario::Mirror).await;
 }
 
 #[tokio::test]

@@ -18,6 +18,7 @@ mod faults;
 mod kubernetes_adapter;
 mod kubernetes_network;
 mod lifecycle;
+mod management;
 mod openstack_faults;
 mod plans;
 mod postgres;

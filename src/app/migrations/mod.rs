@@ -2,6 +2,7 @@
 
 pub(super) mod create;
 mod estimate;
+mod objects;
 mod verbs;
 
 use std::collections::BTreeMap;
@@ -26,6 +27,7 @@ use crate::store::{Tx, clouds, projects};
 pub use crate::store::clusters::nodes::NodeRow as MemberView;
 pub use crate::store::migrations::MigrationRow;
 pub use create::create;
+pub use objects::{NewObject, create_by_object, list_by_ids, steer_by_object};
 pub use verbs::{Steer, steer};
 
 /// A migration with what surrounds it.

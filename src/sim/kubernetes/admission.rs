@@ -44,6 +44,11 @@ pub(super) fn complete(resource: &Resource, object: &mut Value, settings: &KubeS
         }
         Kind::DaemonSet => complete_daemon_set(object),
         Kind::Secret => complete_secret(object),
+        Kind::CustomResourceDefinition => {
+            let condition = |kind: &str| json!({"type": kind, "status": "True", "reason": kind});
+            object["status"]["conditions"] =
+                json!([condition("NamesAccepted"), condition("Established")]);
+        }
         _ => {}
     }
 }

@@ -19,6 +19,7 @@ use super::faults::AnswerTime;
 use super::refusal::{Outcome, Refusal};
 use super::resource;
 use super::rest::{self, Answer, Call, List, Verb};
+use super::schema;
 use super::state::{self, State};
 use super::table;
 use super::watch::Watch;
@@ -102,7 +103,24 @@ async fn answer(face: &Face, request: Request) -> Outcome<Reply> {
     face.cluster.with_state(now, |state| perform(state, caller.as_ref(), &call)).map(Reply::Answer)
 }
 
+/// Whether a group has resources that are served.
+fn is_group(face: &Face, group: &str) -> bool {
+    let now = face.clock.now();
+    face.cluster.with_state(now, |state| {
+        resource::RESOURCES
+            .iter()
+            .any(|resource| resource.group == group && schema::is_served(state, resource))
+    })
+}
+
+fn is_version(face: &Face, group: &str, version: &str) -> bool {
+    version == resource::version_of(group) && is_group(face, group)
+}
+
 fn perform(state: &mut State, caller: Option<&Caller>, call: &Call) -> Outcome<Answer> {
+    if !schema::is_served(state, call.resource) {
+        return Err(Refusal::no_such_path());
+    }
     state.counters.count(format!("{} {}", call.verb.word(), call.target()));
     if let Some(caller) = caller {
         auth::check(state, caller, call)?;
@@ -154,13 +172,15 @@ fn fixed_reply(face: &Face, segments: &[&str], caller: Option<&Caller>) -> Optio
         _ => {
             let found = match segments {
                 ["api"] => Ok(discovery::core_versions()),
-                ["apis"] => Ok(discovery::groups()),
+                ["apis"] => Ok(discovery::groups(|group| is_group(face, group))),
                 ["api", "v1"] => discovery::resources(""),
-                ["apis", group] => discovery::group(group),
-                ["apis", group, "v1"] => discovery::resources(group),
+                ["apis", group] if is_group(face, group) => discovery::group(group),
+                ["apis", group, version] if is_version(face, group, version) => {
+                    discovery::resources(group)
+                }
                 ["openapi", "v3"] => Ok(discovery::openapi_index()),
                 ["openapi", "v3", "api", "v1"] => Ok(discovery::openapi("")),
-                ["openapi", "v3", "apis", group, "v1"] => Ok(discovery::openapi(group)),
+                ["openapi", "v3", "apis", group, _] => Ok(discovery::openapi(group)),
                 ["apis", _, _] => Err(Refusal::no_such_path()),
                 _ => return None,
             };
@@ -180,7 +200,9 @@ fn fixed_reply(face: &Face, segments: &[&str], caller: Option<&Caller>) -> Optio
 async fn read_call(segments: &[&str], request: Request) -> Outcome<Call> {
     let (group, rest) = match segments {
         ["api", "v1", rest @ ..] => ("", rest),
-        ["apis", group, "v1", rest @ ..] => (*group, rest),
+        ["apis", group, version, rest @ ..] if *version == resource::version_of(group) => {
+            (*group, rest)
+        }
         _ => return Err(Refusal::no_such_path()),
     };
     let target = target_of(group, rest).ok_or_else(Refusal::no_such_path)?;

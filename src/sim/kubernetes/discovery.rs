@@ -16,8 +16,9 @@ pub(super) fn core_versions() -> Value {
 }
 
 /// `/apis`.
-pub(super) fn groups() -> Value {
-    let groups: Vec<Value> = resource::groups().into_iter().map(group_value).collect();
+pub(super) fn groups(is_served: impl Fn(&str) -> bool) -> Value {
+    let groups = resource::groups().into_iter().filter(|group| is_served(group));
+    let groups: Vec<Value> = groups.map(group_value).collect();
     json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
 }
 
@@ -33,7 +34,8 @@ pub(super) fn group(name: &str) -> Outcome<Value> {
 }
 
 fn group_value(name: &str) -> Value {
-    let version = json!({"groupVersion": format!("{name}/v1"), "version": "v1"});
+    let version = resource::version_of(name);
+    let version = json!({"groupVersion": format!("{name}/{version}"), "version": version});
     json!({"name": name, "versions": [version], "preferredVersion": version})
 }
 
@@ -47,7 +49,10 @@ pub(super) fn resources(group: &str) -> Outcome<Value> {
     if rows.is_empty() {
         return Err(Refusal::no_such_path());
     }
-    let version = if group.is_empty() { "v1".to_owned() } else { format!("{group}/v1") };
+    let version = match group {
+        "" => "v1".to_owned(),
+        group => format!("{group}/{}", resource::version_of(group)),
+    };
     Ok(json!({
         "kind": "APIResourceList",
         "apiVersion": "v1",
@@ -102,8 +107,9 @@ fn subresource_row(resource: &Resource, sub: &str) -> Value {
 pub(super) fn openapi_index() -> Value {
     let mut paths = json!({"api/v1": {"serverRelativeURL": "/openapi/v3/api/v1"}});
     for group in resource::groups() {
-        let url = format!("/openapi/v3/apis/{group}/v1");
-        paths[format!("apis/{group}/v1")] = json!({"serverRelativeURL": url});
+        let version = resource::version_of(group);
+        let url = format!("/openapi/v3/apis/{group}/{version}");
+        paths[format!("apis/{group}/{version}")] = json!({"serverRelativeURL": url});
     }
     json!({"paths": paths})
 }
@@ -113,11 +119,14 @@ pub(super) fn openapi_index() -> Value {
 pub(super) fn openapi(group: &str) -> Value {
     let mut paths = json!({});
     for resource in RESOURCES.iter().filter(|resource| resource.group == group) {
-        let root =
-            if group.is_empty() { "/api/v1".to_owned() } else { format!("/apis/{group}/v1") };
+        let version = resource.version;
+        let root = match group {
+            "" => "/api/v1".to_owned(),
+            group => format!("/apis/{group}/{version}"),
+        };
         let space = if resource.is_namespaced { "/namespaces/{namespace}" } else { "" };
         let path = format!("{root}{space}/{}/{{name}}", resource.plural);
-        let kind = json!({"group": group, "version": "v1", "kind": resource.kind.name()});
+        let kind = json!({"group": group, "version": version, "kind": resource.kind.name()});
         paths[path] = json!({"patch": {
             "x-kubernetes-group-version-kind": kind,
             "parameters": [

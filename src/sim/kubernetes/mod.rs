@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `api`, `discovery`, `table`, `tls`, `auth` | the HTTP face: paths, documents, who may call |
 //! | `rest`, `writes`, `watch`, `patch`, `apply`, `admission` | what each verb does |
+//! | `schema` | custom resources, held to their definitions |
 //! | `store`, `resource`, `object`, `selector`, `refusal` | objects, and how they are read |
 //! | `state` | one cluster and how its time passes |
 //! | `nodes`, `pods`, `scheduler`, `volumes` | machines, kubelets, where pods run |
@@ -37,6 +38,7 @@ mod replicas;
 mod resource;
 mod rest;
 mod scheduler;
+mod schema;
 mod seed;
 mod selector;
 mod settings;

@@ -22,7 +22,7 @@ kinds! {
     PersistentVolumeClaim, Deployment, ReplicaSet, DaemonSet, StatefulSet, PodDisruptionBudget,
     Lease, Role, RoleBinding, ClusterRole, ClusterRoleBinding, StorageClass, CSINode,
     VolumeAttachment, CertificateSigningRequest, ValidatingWebhookConfiguration,
-    MutatingWebhookConfiguration, CustomResourceDefinition, PriorityClass,
+    MutatingWebhookConfiguration, CustomResourceDefinition, PriorityClass, ClusterMigration,
 }
 
 /// Where a kind lives, and what its endpoint offers.
@@ -31,6 +31,8 @@ pub(super) struct Resource {
     pub kind: Kind,
     /// Empty for the core group.
     pub group: &'static str,
+    /// The one version that is served.
+    pub version: &'static str,
     pub plural: &'static str,
     pub short: &'static [&'static str],
     pub is_namespaced: bool,
@@ -41,9 +43,18 @@ pub(super) struct Resource {
 }
 
 impl Resource {
-    /// `v1` or `group/v1`: every kind here is at v1.
+    /// `v1` or `group/version`.
     pub(super) fn api_version(&self) -> String {
-        if self.group.is_empty() { "v1".to_owned() } else { format!("{}/v1", self.group) }
+        if self.group.is_empty() {
+            self.version.to_owned()
+        } else {
+            format!("{}/{}", self.group, self.version)
+        }
+    }
+
+    /// Whether it is served only while a CustomResourceDefinition of its name is there.
+    pub(super) fn is_custom(&self) -> bool {
+        self.group == CUSTOM
     }
 
     /// The word in `kubectl get <singular>`.
@@ -98,10 +109,15 @@ pub(super) fn by_type(api_version: &str, kind: &str) -> Option<&'static Resource
     RESOURCES.iter().find(|resource| {
         resource.kind.name() == kind
             && match api_version.split_once('/') {
-                None => resource.group.is_empty() && api_version == "v1",
-                Some((group, version)) => resource.group == group && version == "v1",
+                None => resource.group.is_empty() && api_version == resource.version,
+                Some((group, version)) => resource.group == group && version == resource.version,
             }
     })
+}
+
+/// The version of a group: each has one.
+pub(super) fn version_of(group: &str) -> &'static str {
+    RESOURCES.iter().find(|resource| resource.group == group).map_or("v1", |found| found.version)
 }
 
 /// Every group but the core one, in the order of discovery.
@@ -127,6 +143,7 @@ const fn stored(
     Resource {
         kind,
         group,
+        version: "v1",
         plural,
         short,
         is_namespaced: true,
@@ -147,6 +164,13 @@ const fn counted(resource: Resource) -> Resource {
     Resource { has_generation: true, ..resource }
 }
 
+const fn custom(resource: Resource) -> Resource {
+    Resource { version: "v1alpha1", ..resource }
+}
+
+/// The group of custom resources. Their kinds are in the table like all others, so that a kind
+/// stays a word; whether they are there is the definition's business.
+const CUSTOM: &str = "zcp.io";
 const RBAC: &str = "rbac.authorization.k8s.io";
 const STORAGE: &str = "storage.k8s.io";
 const ADMISSION: &str = "admissionregistration.k8s.io";
@@ -210,6 +234,10 @@ pub(super) static RESOURCES: &[Resource] = &[
         ),
     ))),
     global(counted(stored(Kind::PriorityClass, "scheduling.k8s.io", "priorityclasses", &["pc"]))),
+    custom(counted(with(
+        STATUS,
+        stored(Kind::ClusterMigration, CUSTOM, "clustermigrations", &["clm"]),
+    ))),
 ];
 
 #[cfg(test)]
@@ -223,6 +251,6 @@ mod tests {
             assert!(by_plural(resource.group, resource.plural).is_some());
             assert!(by_type(&resource.api_version(), resource.kind.name()).is_some());
         }
-        assert_eq!(RESOURCES.len(), Kind::PriorityClass as usize + 1);
+        assert_eq!(RESOURCES.len(), Kind::ClusterMigration as usize + 1);
     }
 }

@@ -21,6 +21,9 @@ use crate::clock::SharedClock;
 /// server's `--min-request-timeout`.
 const LONGEST: Duration = Duration::from_mins(45);
 
+/// How often a watch says how far it is: about as often as a real server does.
+const BOOKMARKS: Duration = Duration::from_mins(1);
+
 /// An open watch.
 pub(super) struct Watch {
     kind: Kind,
@@ -28,6 +31,9 @@ pub(super) struct Watch {
     ready: VecDeque<Event>,
     changes: Receiver<Arc<Change>>,
     deadline: Instant,
+    /// When the client is told how far it is, if it asked for that.
+    bookmark_at: Option<Instant>,
+    revision: u64,
     is_over: bool,
     /// Whether objects are sent as tables, and then by which clock their age is told.
     tables: Option<SharedClock>,
@@ -66,8 +72,18 @@ pub(super) fn begin(state: &mut State, call: &Call) -> Outcome<Watch> {
     let seconds = call.query("timeoutSeconds").parse().map_or(LONGEST, Duration::from_secs);
     let deadline = Instant::now() + seconds.min(LONGEST);
     let kind = call.resource.kind;
-    let mut watch =
-        Watch { kind, selection, ready, changes, deadline, is_over: false, tables: None };
+    let wants_bookmarks = call.query("allowWatchBookmarks") == "true";
+    let mut watch = Watch {
+        kind,
+        selection,
+        ready,
+        changes,
+        deadline,
+        bookmark_at: wants_bookmarks.then(|| Instant::now() + BOOKMARKS),
+        revision,
+        is_over: false,
+        tables: None,
+    };
     for change in missed {
         watch.take(&change);
     }
@@ -84,7 +100,13 @@ impl Watch {
             if self.is_over {
                 return None;
             }
-            match tokio::time::timeout_at(self.deadline, self.changes.recv()).await {
+            let until = self.bookmark_at.map_or(self.deadline, |at| at.min(self.deadline));
+            match tokio::time::timeout_at(until, self.changes.recv()).await {
+                Err(_) if until < self.deadline => {
+                    self.bookmark_at = Some(Instant::now() + BOOKMARKS);
+                    self.ready
+                        .push_back(("BOOKMARK", Arc::new(progress(self.kind, self.revision))));
+                }
                 Ok(Ok(change)) => self.take(&change),
                 Ok(Err(RecvError::Lagged(_))) => {
                     let status = Refusal::expired(0, 0).to_status();
@@ -98,6 +120,7 @@ impl Watch {
 
     /// Turns a change into a line, as this watch's selection sees it.
     fn take(&mut self, change: &Change) {
+        self.revision = self.revision.max(change.revision);
         if change.kind != self.kind {
             return;
         }
@@ -130,6 +153,16 @@ impl Watch {
         line.push('\n');
         line
     }
+}
+
+/// Tells a client how far the watch is, so that it can go on from there.
+fn progress(kind: Kind, revision: u64) -> Value {
+    let resource = kind.resource();
+    json!({
+        "kind": kind.name(),
+        "apiVersion": resource.api_version(),
+        "metadata": {"resourceVersion": revision.to_string(), "creationTimestamp": null},
+    })
 }
 
 /// Tells a client of `sendInitialEvents` that it has seen everything.

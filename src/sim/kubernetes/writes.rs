@@ -12,6 +12,7 @@ use super::patch;
 use super::refusal::{Outcome, Refusal};
 use super::resource::{Kind, Resource};
 use super::rest::{Answer, Call, Verb};
+use super::schema;
 use super::state::State;
 use super::store::complete_metadata;
 
@@ -36,6 +37,7 @@ pub(super) fn create(state: &mut State, call: &Call) -> Outcome<Answer> {
 fn store_new(state: &mut State, call: &Call, mut object: Value) -> Outcome<Answer> {
     let resource = call.resource;
     admission::complete(resource, &mut object, &state.settings);
+    schema::admit(state, resource, &mut object)?;
     admission::check_new(resource, &object)?;
     check_namespace(state, resource, &object)?;
     let (namespace, name) = (object::namespace(&object), object::name(&object).to_owned());
@@ -227,6 +229,7 @@ fn write(state: &mut State, call: &Call, objects: (&Value, Value)) -> Outcome<Ar
     check_identity(resource, before, &after)?;
     keep_what_is_the_servers(call, before, &mut after);
     admission::complete_update(resource.kind, &mut after);
+    schema::admit(state, resource, &mut after)?;
     admission::check_update(resource, before, &after)?;
     let is_apply = call.verb == Verb::Patch && call.content_type.contains("apply-patch");
     if !is_apply {

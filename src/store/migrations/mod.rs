@@ -200,6 +200,17 @@ pub async fn list_open(
     query.build().fetch_all(executor).await?.iter().map(migration).collect()
 }
 
+/// Migrations by their ids, in any order.
+pub async fn list_by_ids(
+    executor: impl PgExecutor<'_>,
+    ids: &[MigrationId],
+) -> Result<Vec<MigrationRow>, StoreError> {
+    let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
+    let mut query = QueryBuilder::new(SELECT);
+    query.push(" WHERE id = ANY(").push_bind(ids).push(")");
+    query.build().fetch_all(executor).await?.iter().map(migration).collect()
+}
+
 /// Which migrations to list.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct MigrationFilter {

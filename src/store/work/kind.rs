@@ -26,11 +26,13 @@ pub enum WorkKind {
     Migration,
     /// What nobody owns.
     Sweep,
+    /// Migrations as objects of the management cluster.
+    Management,
 }
 
 impl WorkKind {
     /// Every kind, in the order in which a tick runs them: look first, then act.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Cloud,
         Self::ObserveServers,
         Self::ObserveNodes,
@@ -38,6 +40,7 @@ impl WorkKind {
         Self::Preflight,
         Self::Migration,
         Self::Sweep,
+        Self::Management,
     ];
 
     /// The name, as in the database and the API.
@@ -50,6 +53,7 @@ impl WorkKind {
             Self::Preflight => "preflight",
             Self::Migration => "migration",
             Self::Sweep => "sweep",
+            Self::Management => "management",
         }
     }
 }

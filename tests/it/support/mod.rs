@@ -2,6 +2,7 @@
 
 pub mod api;
 mod db;
+pub mod management;
 pub mod proxy;
 mod report;
 mod tenant;

@@ -27,7 +27,7 @@ use zcp::domain::migration::{MigrationSpec, Phase, Verb};
 use zcp::domain::offering::OfferingSpec;
 use zcp::kubernetes::Connector;
 use zcp::openstack::{Limits, Transport};
-use zcp::sim::kubernetes::KubeSettings;
+use zcp::sim::kubernetes::{KubeCluster, KubeSettings, KubeSnapshot};
 use zcp::sim::{Fetched, NodeFacing, Timing, World, WorldSettings};
 use zcp::store::seal::KeyRing;
 use zcp::worker::clients::{CloudClients, MakeTransport};
@@ -85,6 +85,7 @@ pub struct Prepared {
     install: InstallId,
     node_ca: String,
     options: WorldOptions,
+    management: Option<KubeSnapshot>,
 }
 
 /// An installation with two clouds, ready to make clusters.
@@ -97,6 +98,8 @@ pub struct TestWorld {
     pub app: App,
     /// The operator who asks.
     pub ask: Ask,
+    /// The management cluster, in worlds that have one.
+    pub management: Option<Arc<KubeCluster>>,
     pub(super) given: Given,
     settings: Settings,
     /// Most workers that may exist at once, per cluster.
@@ -177,6 +180,7 @@ impl TestWorld {
         Self {
             ask: Ask::from(operator(ids.as_ref())),
             settings,
+            management: None,
             given,
             ceiling: usize::MAX,
             floor: BTreeMap::new(),
@@ -189,11 +193,12 @@ impl TestWorld {
     /// Puts everything away.
     pub async fn prepare(self) -> Prepared {
         let (now, sim) = (self.db.now(), self.sim.snapshot().expect("a snapshot"));
+        let management = self.management.as_ref().map(|kube| kube.to_snapshot());
         let Self { db, given, app, .. } = self;
         drop(app);
         let template = db.into_template().await;
         let Given { keys, install, node_ca, options } = given;
-        Prepared { template, sim, now, keys, install, node_ca, options }
+        Prepared { template, sim, now, keys, install, node_ca, options, management }
     }
 
     /// Goes on from what was put away, with other ids than any other copy.
@@ -206,7 +211,8 @@ impl TestWorld {
             node_ca: from.node_ca.clone(),
             options: from.options.clone(),
         };
-        Self::of(db, sim, given)
+        let management = from.management.clone().map(KubeCluster::from_snapshot);
+        Self { management, ..Self::of(db, sim, given) }
     }
 
     async fn register(&self) {
@@ -265,6 +271,7 @@ impl TestWorld {
             ids: ids.clone(),
             keys,
             connector,
+            management: self.management_client(),
             crash,
             installation: Arc::new(Installation {
                 id: self.given.install,
