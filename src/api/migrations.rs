@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::domain::condition::Condition;
+use crate::domain::explanation::Reason;
 use crate::domain::ids::{ClusterId, MigrationId, NodeId, PreflightId};
 use crate::domain::insight::Insight;
 use crate::domain::migration::{CommitPolicy, Direction, DrainSpec, Phase, Verb};
@@ -169,6 +170,27 @@ pub struct Progress {
     pub new: u32,
     /// New nodes that serve.
     pub usable: u32,
+}
+
+/// Why a migration is where it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Explanation {
+    /// The migration.
+    pub id: MigrationId,
+    /// Name of its cluster.
+    pub cluster: String,
+    /// Where it is.
+    pub phase: Phase,
+    /// When the phase began.
+    #[schema(value_type = String, format = DateTime)]
+    pub phase_since: Timestamp,
+    /// The wave that it is in, from 1; absent before the first and after the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wave: Option<u32>,
+    /// Whether it goes on without anybody doing something.
+    pub is_going: bool,
+    /// Why it is where it is; what needs somebody comes first. Never empty.
+    pub reasons: Vec<Reason>,
 }
 
 /// What goes with a verb.

@@ -156,10 +156,13 @@ pub async fn remove(
     }
     let users = cloud_pairs::users(&mut *act.tx, clouds.ids()).await?;
     if let Some((first, _)) = users.first() {
+        let more = match users.len() - 1 {
+            0 => String::new(),
+            more => format!(" (and {more} more)"),
+        };
         return Err(Error::conflict(format!(
-            "{} migrations under way use this pair, such as {first}; it can be deleted when they \
-             are over, and changed at any time",
-            users.len()
+            "migration {first}{more} uses this pair: it can be deleted when that is over, and \
+             changed at any time"
         )));
     }
     cloud_pairs::remove(&mut act.tx, row.id).await?;

@@ -47,8 +47,15 @@ pub(super) async fn run(ctx: &Context, command: EventsCommand) -> Result<(), Fai
 }
 
 pub(super) fn text(event: &Event) -> String {
+    let (head, text) = parts(event);
+    head + &text
+}
+
+/// When it was and whether it is bad, and what it was.
+pub(super) fn parts(event: &Event) -> (String, String) {
     let mark = if event.kind == "warning" { "!" } else { " " };
-    format!("{} {mark} {}: {}", event.at.strftime("%H:%M:%S"), event.reason, event.message)
+    let head = format!("{} {mark} ", event.at.strftime("%H:%M:%S"));
+    (head, format!("{}: {}", event.reason, event.message))
 }
 
 /// Splits a stream of server-sent events into the data of each.

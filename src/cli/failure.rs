@@ -17,6 +17,8 @@ pub enum Exit {
     Ours,
     /// Timed out while waiting.
     Timeout,
+    /// The user pressed Ctrl-C while watching.
+    Interrupted,
 }
 
 impl Exit {
@@ -27,6 +29,8 @@ impl Exit {
             Self::Input => 1,
             Self::Ours => 2,
             Self::Timeout => 3,
+            // What a shell reports of a command that SIGINT ended.
+            Self::Interrupted => 130,
         }
     }
 }
@@ -59,6 +63,11 @@ impl Failure {
     /// It takes longer than the user wanted to wait.
     pub fn timeout(error: impl Into<String>) -> Self {
         Self { exit: Exit::Timeout, ..Self::input(error) }
+    }
+
+    /// The user has seen enough; the work goes on.
+    pub(super) fn interrupted() -> Self {
+        Self { exit: Exit::Interrupted, errors: Vec::new(), hint: None }
     }
 
     /// Standard output was closed: whoever reads has enough.

@@ -5,11 +5,12 @@ use clap::{Args, Subcommand, ValueEnum};
 use super::cluster::find_cluster;
 use super::confirm::Consent;
 use super::output::{Rows, facts, moment, note, table, word};
-use super::{Context, Failure, watch};
+use super::waves::WaveList;
+use super::{Context, Failure, explain, watch};
 use crate::api::migrations::{Migration, NewMigration, VerbRequest};
 use crate::domain::duration::HumanDuration;
 use crate::domain::migration::{AtDeadline, CanaryPolicy, CommitPolicy, DrainSpec, Verb};
-use crate::domain::wave::{Gate, Upto, WaveSpec, default_waves};
+use crate::domain::wave::{Gate, Upto, WaveSpec};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum MigrationCommand {
@@ -23,6 +24,8 @@ pub(super) enum MigrationCommand {
     },
     /// Shows a migration with its nodes.
     Get(Which),
+    /// Says why a migration is not going on, and which command would help.
+    Explain(Which),
     /// Follows a migration to its end, or until it waits for a person.
     Watch {
         #[command(flatten)]
@@ -90,8 +93,8 @@ pub(super) struct StartArgs {
     #[arg(long = "pool", value_name = "POOL")]
     pools: Vec<String>,
     /// How far each wave goes: a number of nodes or a percentage.
-    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "1,25%,100%")]
-    waves: Vec<Upto>,
+    #[arg(long, value_name = "LIST", default_value = "1,25%,100%")]
+    waves: WaveList,
     /// How long all must stay healthy after each wave.
     #[arg(long, value_name = "DURATION", default_value = "3m")]
     soak: HumanDuration,
@@ -153,10 +156,10 @@ impl StartArgs {
     fn request(&self) -> Result<NewMigration, Failure> {
         let soak_seconds = self.soak.seconds();
         let spec = |upto: &Upto| WaveSpec { upto: *upto, soak_seconds, gate: Gate::Auto };
-        let mut waves: Vec<WaveSpec> = self.waves.iter().map(spec).collect();
+        let mut waves: Vec<WaveSpec> = self.waves.0.iter().map(spec).collect();
         for (number, gate) in &self.gates {
             let wave = waves.get_mut(number - 1).ok_or_else(|| {
-                let count = self.waves.len();
+                let count = self.waves.0.len();
                 Failure::input(format!("--gate {number}: there are {count} waves"))
             })?;
             wave.gate = *gate;
@@ -165,7 +168,7 @@ impl StartArgs {
             source: self.from.clone(),
             target: self.to.clone(),
             pools: self.pools.clone(),
-            waves: if waves.is_empty() { default_waves() } else { waves },
+            waves,
             drain: DrainSpec {
                 timeout_seconds: self.drain_timeout.seconds(),
                 at_deadline: match self.at_deadline {
@@ -215,6 +218,10 @@ pub(super) async fn run(ctx: &Context, command: MigrationCommand) -> Result<(), 
         MigrationCommand::Get(which) => {
             let migration = find(ctx, &which.name).await?;
             ctx.output.detail(&migration, || text(&migration))
+        }
+        MigrationCommand::Explain(which) => {
+            let migration = find(ctx, &which.name).await?;
+            explain::explain(ctx, &migration).await
         }
         MigrationCommand::Watch { which, timeout, to_the_end } => {
             let migration = find(ctx, &which.name).await?;
@@ -325,7 +332,19 @@ fn text(migration: &Migration) -> String {
     let header = ["WAVE", "UP TO", "DRAINED", "SOAK", "GATE", "STATE"];
     text.extend(["\n", table(&header, waves.collect()).as_str()]);
     text += &nodes(migration);
+    text += &conditions(migration);
     text
+}
+
+fn conditions(migration: &Migration) -> String {
+    if migration.conditions.is_empty() {
+        return String::new();
+    }
+    let rows = migration.conditions.iter().map(|one| {
+        let text = if one.message.is_empty() { one.reason.clone() } else { one.message.clone() };
+        vec![one.kind.clone(), one.status.to_string(), text]
+    });
+    format!("\n{}", table(&["CONDITION", "STATUS", "MESSAGE"], rows.collect()))
 }
 
 fn seconds(seconds: u32) -> String {

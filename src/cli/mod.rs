@@ -9,6 +9,7 @@
 //! | 1 | the input or the present state forbids it |
 //! | 2 | our fault, or the API cannot be reached |
 //! | 3 | timed out while waiting; the work goes on |
+//! | 130 | interrupted while watching; the work goes on |
 
 mod args;
 pub mod client;
@@ -17,6 +18,7 @@ mod cluster;
 mod confirm;
 mod create;
 mod events;
+mod explain;
 mod failure;
 mod migration;
 mod offering;
@@ -24,9 +26,11 @@ mod output;
 mod pair;
 pub mod profile;
 mod project;
+mod screen;
 mod token;
 mod wait;
 mod watch;
+mod waves;
 mod work;
 
 use clap::Parser as _;

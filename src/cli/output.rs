@@ -134,12 +134,45 @@ pub(super) fn table(header: &[&str], rows: Vec<Vec<String>>) -> String {
     lines.join("\n") + "\n"
 }
 
-/// Names and values, one a line; empty values are left out.
+/// Names and values, one a line; empty values are left out, long ones go on below.
 pub(super) fn facts(facts: &[(&str, String)]) -> String {
     let shown: Vec<_> = facts.iter().filter(|(_, value)| !value.is_empty()).collect();
     let width = shown.iter().map(|(name, _)| name.len()).max().unwrap_or(0) + 1;
-    let line = |(name, value): &&(&str, String)| format!("{:width$} {value}\n", format!("{name}:"));
+    let line = |(name, value): &&(&str, String)| {
+        let name = format!("{:width$} ", format!("{name}:"));
+        format!("{}\n", wrap(value, &name, columns()))
+    };
     shown.iter().map(line).collect()
+}
+
+/// Width of what is written: the terminal's, or 80 columns.
+pub(super) fn columns() -> usize {
+    let width = io::stdout().is_terminal().then(|| Table::new().width()).flatten();
+    usize::from(width.filter(|width| *width >= NARROWEST).unwrap_or(WIDTH))
+}
+
+/// Text behind `head`, broken between words; what does not fit goes on below its beginning.
+/// A word that is longer than a line stays whole, so that it can be copied.
+pub(super) fn wrap(text: &str, head: &str, width: usize) -> String {
+    let indent = head.chars().count();
+    let (mut lines, mut line, mut length) = (Vec::new(), head.to_owned(), indent);
+    let mut is_fresh = true;
+    for word in text.split_whitespace() {
+        let more = word.chars().count() + usize::from(!is_fresh);
+        if !is_fresh && length + more > width {
+            lines.push(std::mem::replace(&mut line, " ".repeat(indent)));
+            (length, is_fresh) = (indent, true);
+        }
+        if !is_fresh {
+            line.push(' ');
+            length += 1;
+        }
+        line.push_str(word);
+        length += word.chars().count();
+        is_fresh = false;
+    }
+    lines.push(line);
+    lines.join("\n")
 }
 
 /// A moment, to the minute.
@@ -152,5 +185,18 @@ pub(super) fn word(value: &impl Serialize) -> String {
     match serde_json::to_value(value) {
         Ok(serde_json::Value::String(word)) => word,
         _ => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_text_goes_on_below_its_beginning() {
+        assert_eq!(wrap("a bb ccc dddd", "x: ", 9), "x: a bb\n   ccc\n   dddd");
+        assert_eq!(wrap("0123456789 b", "- ", 6), "- 0123456789\n  b", "words stay whole");
+        assert_eq!(wrap("", "x: ", 9), "x: ");
+        assert_eq!(facts(&[("a", "1".to_owned()), ("bc", String::new())]), "a: 1\n");
     }
 }

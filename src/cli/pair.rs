@@ -135,6 +135,7 @@ impl Rows for CloudPair {
     fn row(&self) -> Vec<String> {
         let state = match (self.problems.len(), self.warnings.len()) {
             (0, 0) => "good".to_owned(),
+            (0, 1) => "1 warning".to_owned(),
             (0, warnings) => format!("{warnings} warnings"),
             (problems, _) => format!("{problems} WRONG"),
         };

@@ -9,6 +9,7 @@ pub mod cluster;
 pub mod condition;
 pub mod credential;
 pub mod duration;
+pub mod explanation;
 pub mod field;
 pub mod ids;
 pub mod insight;

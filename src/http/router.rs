@@ -87,6 +87,7 @@ fn documented() -> (OpenApiRouter<Api>, OpenApiRouter<Api>) {
         .routes(routes!(v1::migrations::list))
         .routes(routes!(v1::migrations::show))
         .routes(routes!(v1::migrations::steer))
+        .routes(routes!(v1::migrations::explain))
         .routes(routes!(v1::migrations::timeline))
         .routes(routes!(v1::preflights::create))
         .routes(routes!(v1::preflights::show))

@@ -152,6 +152,10 @@ fn cases(cluster: Uuid, migration: Migration, token: Uuid) -> BTreeMap<&'static 
             case(of_migration("/pause"), [202, 202, 403, 404]),
         ),
         (
+            "GET /v1/migrations/{migration}/explanation",
+            case(of_migration("/explanation"), [200, 200, 200, 404]),
+        ),
+        (
             "GET /v1/migrations/{migration}/timeline",
             case(of_migration("/timeline"), [200, 200, 200, 404]),
         ),

@@ -3,4 +3,6 @@
 
 mod canned;
 mod commands;
+mod explain;
 mod failures;
+mod pairs;

@@ -14,6 +14,7 @@ mod crash_matrix;
 mod crd;
 mod dev;
 mod driver;
+mod explain;
 mod faults;
 mod kubernetes_adapter;
 mod kubernetes_network;

@@ -2,6 +2,7 @@
 
 pub(super) mod create;
 mod estimate;
+mod explain;
 mod objects;
 mod verbs;
 
@@ -27,6 +28,7 @@ use crate::store::{Tx, clouds, projects};
 pub use crate::store::clusters::nodes::NodeRow as MemberView;
 pub use crate::store::migrations::MigrationRow;
 pub use create::create;
+pub use explain::explain;
 pub use objects::{NewObject, create_by_object, list_by_ids, steer_by_object};
 pub use verbs::{Steer, steer};
 

@@ -12,10 +12,12 @@ use super::{events::event, page, tag};
 use crate::api::Page;
 use crate::api::events::Event;
 use crate::api::migrations::{
-    Migration, MigrationNode, NewMigration, Progress, Side, VerbRequest, Wave, WaveState,
+    Explanation, Migration, MigrationNode, NewMigration, Progress, Side, VerbRequest, Wave,
+    WaveState,
 };
 use crate::app::authz::Caller;
 use crate::app::migrations::{self, MemberView, MigrationView, Steer};
+use crate::domain::explanation::Needs;
 use crate::domain::ids::{ClusterId, MigrationId};
 use crate::domain::migration::{Direction, Phase, VERBS, Verb};
 use crate::http::extract::{self, Body, IfMatch, PageQuery, Query, Segment, Segments, id};
@@ -155,6 +157,36 @@ pub async fn timeline(
     let (id, request) = (id::<MigrationId>("migration", &text)?, query.page()?);
     let run = api.run(|app| async move { migrations::timeline(&app, &caller, id, &request).await });
     Ok(page(run.await?, event))
+}
+
+/// Explain why a migration is not going on
+///
+/// The planner's reasons, work that waits or fails, insights that block, pods that refuse to go,
+/// and who can do what about each.
+#[utoipa::path(
+    get, path = "/v1/migrations/{migration}/explanation", tag = "migrations",
+    operation_id = "explain_migration",
+    params(("migration" = uuid::Uuid, Path, description = "Id")),
+    responses((status = 200, body = Explanation, description = "Why it is where it is")),
+)]
+pub async fn explain(
+    State(api): State<Api>,
+    caller: Caller,
+    Segment(text): Segment,
+) -> Result<Json<Explanation>, Refusal> {
+    let id = id::<MigrationId>("migration", &text)?;
+    let run = api.run(|app| async move { migrations::explain(&app, &caller, id).await });
+    let (view, reasons) = run.await?;
+    let row = &view.row;
+    Ok(Json(Explanation {
+        id: row.id,
+        cluster: view.cluster.name.clone(),
+        phase: row.phase,
+        phase_since: row.phase_since,
+        wave: is_in_waves(row.phase).then(|| number(row.wave)),
+        is_going: !row.phase.is_final() && reasons.iter().all(|r| r.needs == Needs::Nobody),
+        reasons,
+    }))
 }
 
 fn brief(view: MigrationView) -> Migration {

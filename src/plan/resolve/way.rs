@@ -59,6 +59,16 @@ pub struct Place {
     pub image: Option<String>,
 }
 
+/// A name of the source for which one of the target is looked for.
+struct Asked<'n> {
+    field: &'n str,
+    name: &'n str,
+    /// Other words for the same thing.
+    twins: &'n [&'n str],
+    /// Whether it is what the source gives to whoever does not choose.
+    is_default: bool,
+}
+
 /// What is done with a name of the source.
 enum Meaning<'a> {
     /// It is this on the target.
@@ -95,7 +105,11 @@ impl<'a> Way<'a> {
         let there = self.target.inventory;
         let same = || super::flavor(there, wanted).is_ok().then_some(wanted);
         let names = there.flavors.iter().map(|flavor| flavor.name.as_str());
-        let meaning = self.meaning(("flavors", wanted, &twins), same, is_default, names)?;
+        let meaning = self.meaning(
+            Asked { field: "flavors", name: wanted, twins: &twins, is_default },
+            same,
+            names,
+        )?;
         let name = match meaning {
             Meaning::Is(name) => name,
             Meaning::Default => &self.target.spec.defaults.flavor,
@@ -112,7 +126,9 @@ impl<'a> Way<'a> {
         let exists = |name: &str| zones.iter().any(|zone| zone.name == name);
         let same = || (wanted.is_some() && exists(name)).then_some(name);
         let names = zones.iter().map(|zone| zone.name.as_str());
-        match self.meaning(("zones", name, &[name]), same, default == Some(name), names)? {
+        let is_default = default == Some(name);
+        let asked = Asked { field: "zones", name, twins: &[name], is_default };
+        match self.meaning(asked, same, names)? {
             Meaning::Is(found) if exists(found) => Ok(Some(found.to_owned())),
             Meaning::Is(found) => {
                 let there = known(zones.iter().map(|zone| zone.name.as_str()));
@@ -138,11 +154,11 @@ impl<'a> Way<'a> {
         };
         let names = there.networks.iter().filter(|n| !n.is_external).map(|n| n.name.as_str());
         let is_default = twins.contains(&default.as_str());
-        let (found, chosen) =
-            match self.meaning(("networks", name, &twins), same, is_default, names)? {
-                Meaning::Is(found) => (found, Some(found)),
-                Meaning::Default => (self.target.spec.defaults.network.as_str(), None),
-            };
+        let asked = Asked { field: "networks", name, twins: &twins, is_default };
+        let (found, chosen) = match self.meaning(asked, same, names)? {
+            Meaning::Is(found) => (found, Some(found)),
+            Meaning::Default => (self.target.spec.defaults.network.as_str(), None),
+        };
         let network = super::network(there, found);
         Ok((network.map_err(|problem| self.stale("networks", name, &problem))?, chosen))
     }
@@ -163,11 +179,11 @@ impl<'a> Way<'a> {
         };
         let names = there.security_groups.iter().map(|group| group.name.as_str());
         let is_default = twins.contains(&default.as_str());
-        let (found, chosen) =
-            match self.meaning(("security_groups", name, &twins), same, is_default, names)? {
-                Meaning::Is(found) => (found, Some(found)),
-                Meaning::Default => (self.target.spec.defaults.security_group.as_str(), None),
-            };
+        let asked = Asked { field: "security_groups", name, twins: &twins, is_default };
+        let (found, chosen) = match self.meaning(asked, same, names)? {
+            Meaning::Is(found) => (found, Some(found)),
+            Meaning::Default => (self.target.spec.defaults.security_group.as_str(), None),
+        };
         let group = super::security_group(there, found);
         Ok((group.map_err(|problem| self.stale("security_groups", name, &problem))?, chosen))
     }
@@ -202,14 +218,14 @@ impl<'a> Way<'a> {
     /// By the pair, the same name, or both defaults. `twins` are the other words for the name.
     fn meaning<'n>(
         &self,
-        (field, name, twins): (&str, &str, &[&str]),
+        asked: Asked<'_>,
         same: impl Fn() -> Option<&'n str>,
-        is_default: bool,
         there: impl Iterator<Item = &'a str>,
     ) -> Result<Meaning<'n>, FieldError>
     where
         'a: 'n,
     {
+        let Asked { field, name, twins, is_default } = asked;
         let map = self.pair.and_then(|pair| {
             pair.maps().into_iter().find(|(known, _)| *known == field).map(|(_, map)| map)
         });

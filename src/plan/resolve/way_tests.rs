@@ -1,7 +1,5 @@
 //! What names mean on another cloud.
 
-#![expect(clippy::unwrap_used, reason = "a test ends where it panics")]
-
 use serde_json::json;
 
 use super::{Names, Side, Way};
