@@ -2,7 +2,7 @@
 //! terminal, plain lines elsewhere.
 
 use std::collections::BTreeMap;
-use std::io::{self, IsTerminal as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -73,6 +73,16 @@ impl Screen {
                 }
             }
         }
+    }
+
+    /// The user pressed Ctrl-C: the terminal has written `^C` behind the last bar, which fills its
+    /// line, so on a line of its own. That one goes first.
+    pub(super) fn interrupted(&self) {
+        if let Self::Bars(_) = self {
+            // A terminal that is gone needs no cleaning.
+            let _gone = write!(io::stderr(), "\r\x1b[2K\x1b[1A");
+        }
+        self.finish();
     }
 
     /// Leaves the terminal as it was found, below what happened.

@@ -54,7 +54,7 @@ pub(super) async fn follow(
         tokio::select! {
             () = tokio::time::sleep(PAUSE) => {}
             _pressed = &mut interrupted => {
-                screen.finish();
+                screen.interrupted();
                 let cluster = &migration.cluster;
                 note(&format!("stopped watching; the migration of {cluster} goes on"));
                 let hint = format!("zcpctl migration watch {cluster}");
