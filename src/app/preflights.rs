@@ -209,7 +209,7 @@ pub async fn waive(
     });
     act.audit("preflight.waive", subject(&row, &cluster), detail).await?;
     let about = match preflights::owner(&mut *act.tx, id).await? {
-        Some(Owner { migration, phase }) => {
+        Some(Owner { migration, phase, .. }) => {
             if matches!(phase, Phase::Pending | Phase::Preflight) {
                 act.wake(WorkKind::Migration, migration).await?;
             }

@@ -18,7 +18,7 @@ use crate::domain::ids::ClusterId;
 use crate::domain::version::Version;
 
 /// Nova takes 65,535 bytes of base64.
-const LIMIT: usize = 49_151;
+pub const LIMIT: usize = 49_151;
 /// Runs once, at the first boot.
 const BOOT: &str = include_str!("boot.sh");
 /// Where the boot script lies.

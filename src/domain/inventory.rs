@@ -172,6 +172,35 @@ pub struct VersionRange {
     pub max: String,
 }
 
+impl Flavor {
+    /// What one server of it takes, by Placement's resource classes.
+    pub fn resources(&self) -> Vec<(&str, u64)> {
+        let spec = |key: &str| self.extra_specs.get(key).map(String::as_str);
+        let is_dedicated = spec("hw:cpu_policy") == Some("dedicated");
+        let cpu = if is_dedicated { "PCPU" } else { "VCPU" };
+        let mut all = vec![(cpu, u64::from(self.vcpus)), ("MEMORY_MB", self.ram_mb)];
+        all.push(("DISK_GB", self.disk_gb));
+        for (key, value) in &self.extra_specs {
+            let class = key.strip_prefix("resources:");
+            if let (Some(class), Ok(amount)) = (class, value.parse()) {
+                all.retain(|(known, _)| *known != class);
+                all.push((class, amount));
+            }
+        }
+        all.retain(|(_, amount)| *amount > 0);
+        all
+    }
+}
+
+/// What a host that could take one more server now has left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostRoom {
+    /// Id of the resource provider.
+    pub id: String,
+    /// What is left, by resource class.
+    pub free: BTreeMap<String, u64>,
+}
+
 /// What one hypervisor holds, as Placement counts it. Only administrators can read it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct HostCapacity {

@@ -22,5 +22,6 @@ pub mod offering;
 pub mod outside;
 pub mod pod;
 pub mod preflight;
+pub mod survey;
 pub mod version;
 pub mod wave;

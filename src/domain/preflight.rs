@@ -63,3 +63,23 @@ pub struct Estimate {
     /// Whether somebody has to approve or commit on the way, which takes as long as it takes.
     pub waits_for_people: bool,
 }
+
+/// Servers that somebody else will still make on the target.
+///
+/// Two kinds: what an open migration to that cloud has not made yet, and nodes that exist in our
+/// rows but not yet in the inventory, since it was read before they were made. Of migrations that
+/// have not passed their own preflight only those that were accepted before this one count: so of
+/// two that fit one by one but not together the earlier goes on, and the later waits for it. All of
+/// it is read from rows in the transaction of the other facts; nothing is written down beside them,
+/// so nothing has to be given back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reservation {
+    /// Who, for people.
+    pub by: String,
+    /// Flavor, by the name that the row has.
+    pub flavor: String,
+    /// How many servers.
+    pub servers: u64,
+    /// Whether they count against the same quota.
+    pub is_same_account: bool,
+}

@@ -28,6 +28,7 @@ pub(super) struct Call {
     method: Method,
     path: String,
     query: Vec<(&'static str, String)>,
+    accept: &'static str,
     body: Option<(&'static str, Value)>,
 }
 
@@ -41,7 +42,8 @@ pub(super) struct Answer {
 
 impl Call {
     pub(super) fn new(operation: &'static str, method: Method, path: impl Into<String>) -> Self {
-        Self { operation, method, path: path.into(), query: vec![], body: None }
+        let accept = "application/json";
+        Self { operation, method, path: path.into(), query: vec![], accept, body: None }
     }
 
     pub(super) fn get(operation: &'static str, path: impl Into<String>) -> Self {
@@ -50,6 +52,12 @@ impl Call {
 
     pub(super) fn query(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.query.push((name, value.into()));
+        self
+    }
+
+    /// Asks for the metadata of objects only: their content does not leave the API server.
+    pub(super) fn metadata_only(mut self) -> Self {
+        self.accept = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io";
         self
     }
 
@@ -83,7 +91,7 @@ impl Call {
         let mut request = http::Request::builder()
             .method(&self.method)
             .uri(target)
-            .header(http::header::ACCEPT, "application/json");
+            .header(http::header::ACCEPT, self.accept);
         let bytes = match &self.body {
             Some((content_type, body)) => {
                 request = request.header(http::header::CONTENT_TYPE, *content_type);
@@ -221,13 +229,27 @@ impl ClusterClient {
         &self,
         call: &Call,
     ) -> Result<Vec<T>, OutsideError> {
-        match self.list_once(call).await {
-            Err(error) if error.status == Some(410) => self.list_once(call).await,
+        Ok(self.list_upto(call, usize::MAX).await?.0)
+    }
+
+    /// Reads a list as [`Self::list`] does, but not much more than `most` objects of it. Says
+    /// whether it is whole.
+    pub(super) async fn list_upto<T: DeserializeOwned>(
+        &self,
+        call: &Call,
+        most: usize,
+    ) -> Result<(Vec<T>, bool), OutsideError> {
+        match self.list_once(call, most).await {
+            Err(error) if error.status == Some(410) => self.list_once(call, most).await,
             other => other,
         }
     }
 
-    async fn list_once<T: DeserializeOwned>(&self, call: &Call) -> Result<Vec<T>, OutsideError> {
+    async fn list_once<T: DeserializeOwned>(
+        &self,
+        call: &Call,
+        most: usize,
+    ) -> Result<(Vec<T>, bool), OutsideError> {
         let mut items = vec![];
         let mut next = String::new();
         loop {
@@ -241,8 +263,8 @@ impl ClusterClient {
             let list: List<T> = self.read(&page).await?;
             items.extend(list.items);
             next = list.metadata.continue_token;
-            if next.is_empty() {
-                return Ok(items);
+            if next.is_empty() || items.len() >= most {
+                return Ok((items, next.is_empty()));
             }
         }
     }

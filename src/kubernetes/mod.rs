@@ -11,6 +11,8 @@ pub mod drain;
 pub mod management;
 pub mod nodes;
 mod pods;
+pub mod survey;
+mod survey_items;
 pub mod tokens;
 pub mod workloads;
 

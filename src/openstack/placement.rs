@@ -7,13 +7,13 @@ use serde::de::DeserializeOwned;
 
 use super::client::{Call, CloudClient, Service};
 use super::discovery::Microversion;
-use crate::domain::inventory::{ClassCapacity, HostCapacity};
+use crate::domain::inventory::{ClassCapacity, HostCapacity, HostRoom};
 use crate::domain::outside::{OutsideError, OutsideKind};
 
 /// From here errors carry a code; everything else we use is older.
 const WANTED: Microversion = Microversion(1, 23);
-/// From here candidates can be limited in number.
-const NEEDED: Microversion = Microversion(1, 16);
+/// From here traits can be forbidden, and hosts of candidates have traits (and a limit before).
+const NEEDED: Microversion = Microversion(1, 22);
 /// The trait of hosts that an operator took out of scheduling.
 const DISABLED: &str = "COMPUTE_STATUS_DISABLED";
 
@@ -22,6 +22,8 @@ const DISABLED: &str = "COMPUTE_STATUS_DISABLED";
 pub struct Candidates {
     /// Ids of the resource providers.
     pub provider_ids: Vec<String>,
+    /// What each of them has left.
+    pub rooms: Vec<HostRoom>,
 }
 
 impl CloudClient {
@@ -46,7 +48,7 @@ impl CloudClient {
     }
 
     /// Hosts with room for `resources` (such as `VCPU` 4), at most `limit`; `None` if we may not
-    /// know.
+    /// know. Hosts that an operator took out of scheduling are none.
     pub async fn allocation_candidates(
         &self,
         resources: &[(&str, u64)],
@@ -54,11 +56,16 @@ impl CloudClient {
     ) -> Result<Option<Candidates>, OutsideError> {
         let wanted: Vec<String> =
             resources.iter().map(|(class, amount)| format!("{class}:{amount}")).collect();
-        let path = format!("/allocation_candidates?resources={}&limit={limit}", wanted.join(","));
+        let path = format!(
+            "/allocation_candidates?resources={}&required=!{DISABLED}&limit={limit}",
+            wanted.join(",")
+        );
         let found: Option<CandidateRows> =
             self.placement("placement list candidates", &path).await?;
-        Ok(found.map(|found| Candidates {
-            provider_ids: found.provider_summaries.into_keys().collect(),
+        Ok(found.map(|found| {
+            let rooms = found.provider_summaries.into_iter().map(|(id, row)| row.room(id));
+            let rooms: Vec<HostRoom> = rooms.collect();
+            Candidates { provider_ids: rooms.iter().map(|room| room.id.clone()).collect(), rooms }
         }))
     }
 
@@ -162,5 +169,27 @@ struct Traits {
 #[derive(Deserialize)]
 struct CandidateRows {
     #[serde(default)]
-    provider_summaries: BTreeMap<String, serde_json::Value>,
+    provider_summaries: BTreeMap<String, SummaryRow>,
+}
+
+#[derive(Deserialize)]
+struct SummaryRow {
+    #[serde(default)]
+    resources: BTreeMap<String, SummaryClass>,
+}
+
+impl SummaryRow {
+    fn room(self, id: String) -> HostRoom {
+        let left = |one: SummaryClass| one.capacity.saturating_sub(one.used);
+        HostRoom {
+            id,
+            free: self.resources.into_iter().map(|(class, one)| (class, left(one))).collect(),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct SummaryClass {
+    capacity: u64,
+    used: u64,
 }

@@ -30,6 +30,7 @@ pub mod preflights;
 pub mod projects;
 mod reader;
 pub mod replicas;
+pub mod reservations;
 pub mod seal;
 pub mod tokens;
 pub mod work;

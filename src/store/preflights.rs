@@ -63,6 +63,8 @@ pub struct Owner {
     pub migration: MigrationId,
     /// Where it is.
     pub phase: Phase,
+    /// When it was accepted.
+    pub created_at: Timestamp,
 }
 
 const SELECT: &str = "SELECT id, cluster_id, source_cloud_id, target_cloud_id, spec, pool_ids,
@@ -171,13 +173,17 @@ pub async fn owner(
     executor: impl PgExecutor<'_>,
     id: PreflightId,
 ) -> Result<Option<Owner>, StoreError> {
-    let row = sqlx::query("SELECT id, phase FROM migrations WHERE preflight_id = $1")
+    let row = sqlx::query("SELECT id, phase, created_at FROM migrations WHERE preflight_id = $1")
         .bind(id)
         .fetch_optional(executor)
         .await?;
     let Some(row) = row else { return Ok(None) };
     let row = Reader::new("migrations", &row)?;
-    Ok(Some(Owner { migration: row.get("id")?, phase: row.word("phase")? }))
+    Ok(Some(Owner {
+        migration: row.get("id")?,
+        phase: row.word("phase")?,
+        created_at: row.at("created_at")?,
+    }))
 }
 
 /// Asks for a look.

@@ -89,7 +89,7 @@ impl fmt::Display for ParkReason {
 
 /// Every step that calls outside, by the name at which tests kill it. The crash matrix fails when
 /// one of them is never taken, and `Context::call` refuses a name that is not here.
-pub const STEPS: [&str; 34] = [
+pub const STEPS: [&str; 36] = [
     "check cloud",
     "read inventory",
     "list servers",
@@ -108,6 +108,8 @@ pub const STEPS: [&str; 34] = [
     "revoke token",
     "cordon node",
     "list pods",
+    "read cluster facts",
+    "read capacity",
     "evict pods",
     "uncordon node",
     "lift cordon",

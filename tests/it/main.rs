@@ -23,6 +23,7 @@ mod management;
 mod openstack_faults;
 mod plans;
 mod postgres;
+mod preflight;
 mod sim_guests;
 mod sim_kubernetes;
 mod sim_openstack;

@@ -8,9 +8,15 @@
 //! not agree. Final (not to be waived) if it cannot work at all. WARN if the migration copes by
 //! itself, by waiting, and the owner should know beforehand.
 
+mod capacity;
 mod facts;
 mod moves;
+mod network;
+mod nodes;
+mod pods;
+mod system;
 mod target;
+mod volumes;
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -18,6 +24,7 @@ use crate::domain::insight::{Insight, Level};
 
 pub use facts::{CloudFacts, ClusterFacts, Facts, PoolFacts};
 pub use moves::{assign_waves, plan_move};
+pub use target::target_flavors;
 
 /// A look that is older than this says nothing any more. Twice the longest time between two looks.
 const FRESH: SignedDuration = SignedDuration::from_mins(10);
@@ -28,11 +35,41 @@ type Check = fn(&Facts) -> Vec<Insight>;
 /// Every check, in the order in which a person would make them.
 const CHECKS: &[Check] = &[
     target::is_ready,
+    nodes::reachable,
+    nodes::other_jobs,
     target::flavors,
     target::image,
     target::network,
     target::security_group,
     target::zones,
+    capacity::quota,
+    capacity::hosts,
+    capacity::server_groups,
+    capacity::user_data,
+    network::addresses,
+    network::overlap,
+    network::pod_ranges,
+    nodes::healthy,
+    nodes::cordons,
+    nodes::certificates,
+    volumes::cloud,
+    volumes::local,
+    pods::pinned,
+    pods::bare,
+    pods::empty_dirs,
+    pods::host_paths,
+    pods::budgets,
+    pods::two_budgets,
+    pods::single_replicas,
+    pods::long_grace,
+    pods::zones,
+    pods::pending,
+    system::cloud_controller,
+    system::storage,
+    system::load_balancers,
+    system::webhooks,
+    system::network_policies,
+    system::actors,
 ];
 
 /// What there is to say, in the order of the checks.
@@ -43,6 +80,10 @@ pub fn check(facts: &Facts) -> Vec<Insight> {
 impl Facts {
     fn pass(&self, id: &str, reason: impl Into<String>) -> Insight {
         Insight::new(self.now, Level::Pass, id, reason)
+    }
+
+    fn warn(&self, id: &str, reason: impl Into<String>) -> Insight {
+        Insight::new(self.now, Level::Warn, id, reason)
     }
 
     fn block(&self, id: &str, reason: impl Into<String>) -> Insight {

@@ -57,11 +57,10 @@ pub fn plan_move(facts: &Facts) -> Option<MovePlan> {
 
 /// What 100 % of the move takes on the target, the surge of each pool included.
 pub(super) fn needs(facts: &Facts) -> Option<Needs> {
-    let inventory = facts.target.inventory.as_ref()?;
     let members = group_size(facts);
     let mut needs = Needs::default();
     for pool in &facts.pools {
-        let flavor = flavor_of(facts, inventory, pool).ok()?;
+        let flavor = flavor_of(facts, pool)?;
         let surge = if pool.count == 0 { 0 } else { u64::from(pool.surge) };
         let servers = u64::from(pool.count) + surge;
         needs.servers += servers;

@@ -55,13 +55,17 @@ async fn serve(Shared(face): Shared<Face>, request: Request) -> Response {
     if !latency.is_zero() {
         tokio::time::sleep(latency).await;
     }
-    let is_table = accepts_table(request.headers());
+    let is_table = accepts(request.headers(), "as=Table");
+    let is_partial = accepts(request.headers(), "as=PartialObjectMetadataList");
     let outcome = answer(&face, request).await;
     let audit = face.cluster.with_state(now, |state| audit_id(state));
     let mut response = match outcome {
         Ok(Reply::Json(value)) => json_response(200, &value),
         Ok(Reply::Text(text)) => text.into_response(),
         Ok(Reply::Answer(answer)) if is_table => table_response(answer, &face.clock),
+        Ok(Reply::Answer(Answer::List(list))) if is_partial => {
+            json_response(200, &table::metadata_of(&list))
+        }
         Ok(Reply::Answer(answer)) => answer_response(answer),
         Err(refusal) => refusal_response(&refusal),
     };
@@ -80,9 +84,10 @@ fn audit_id(state: &State) -> String {
     uuid::Builder::from_random_bytes(bytes).into_uuid().to_string()
 }
 
-fn accepts_table(headers: &HeaderMap) -> bool {
+/// Whether the client wants another form of the objects.
+fn accepts(headers: &HeaderMap, form: &str) -> bool {
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
-    accept.is_some_and(|accept| accept.contains("as=Table") && accept.contains("v=v1;"))
+    accept.is_some_and(|accept| accept.contains(form) && accept.contains("v=v1;"))
 }
 
 enum Reply {

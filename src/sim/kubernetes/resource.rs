@@ -22,7 +22,8 @@ kinds! {
     PersistentVolumeClaim, Deployment, ReplicaSet, DaemonSet, StatefulSet, PodDisruptionBudget,
     Lease, Role, RoleBinding, ClusterRole, ClusterRoleBinding, StorageClass, CSINode,
     VolumeAttachment, CertificateSigningRequest, ValidatingWebhookConfiguration,
-    MutatingWebhookConfiguration, CustomResourceDefinition, PriorityClass, ClusterMigration,
+    MutatingWebhookConfiguration, CustomResourceDefinition, NetworkPolicy, PriorityClass,
+    ClusterMigration,
 }
 
 /// Where a kind lives, and what its endpoint offers.
@@ -233,6 +234,7 @@ pub(super) static RESOURCES: &[Resource] = &[
             &["crd", "crds"],
         ),
     ))),
+    counted(stored(Kind::NetworkPolicy, "networking.k8s.io", "networkpolicies", &["netpol"])),
     global(counted(stored(Kind::PriorityClass, "scheduling.k8s.io", "priorityclasses", &["pc"]))),
     custom(counted(with(
         STATUS,

@@ -23,6 +23,17 @@ pub(super) fn of_list(list: &List, now: Timestamp) -> Value {
     table(list.resource.kind.name(), &list.items, (&list.metadata(), now))
 }
 
+/// A collection without the content of its objects.
+pub(super) fn metadata_of(list: &List) -> Value {
+    let partial = |object: &Arc<Value>| json!({"metadata": object["metadata"]});
+    json!({
+        "kind": "PartialObjectMetadataList",
+        "apiVersion": "meta.k8s.io/v1",
+        "metadata": list.metadata(),
+        "items": list.items.iter().map(partial).collect::<Vec<_>>(),
+    })
+}
+
 fn table(kind: &str, objects: &[Arc<Value>], about: (&Value, Timestamp)) -> Value {
     let (metadata, now) = about;
     let columns = columns(kind);

@@ -157,8 +157,10 @@ fn candidates(cx: &Cx) -> Result<Value, Refusal> {
     }
     let settings = &cx.cloud.settings;
     let most = (f64::from(settings.host_vcpus) * settings.cpu_allocation_ratio) as u32;
+    let required = cx.asked.query.get("required").unwrap_or_default();
+    let is_forbidden = |name: &str| required.split(',').any(|one| one == name);
     let fits = |host: &&Host| {
-        !host.disabled
+        !(host.disabled && is_forbidden("!COMPUTE_STATUS_DISABLED"))
             && !cx.cloud.faults.full
             && vcpus <= settings.host_vcpus
             && host.vcpus_used + vcpus <= most

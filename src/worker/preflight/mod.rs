@@ -61,7 +61,10 @@ impl PreflightWorker {
             let is_over = cloud.check_done >= number || now.duration_since(asked) > CLOUD_PATIENCE;
             return Ok((!is_over).then_some(CLOUD_POLL));
         }
-        if cloud.inventory_at.is_some_and(|at| now.duration_since(at) <= INVENTORY_FRESH) {
+        // Whoever asks again has mended something: that must be seen.
+        let is_asked_again = row.wanted > 1 && !row.is_done();
+        let is_fresh = |at: Timestamp| now.duration_since(at) <= INVENTORY_FRESH;
+        if !is_asked_again && cloud.inventory_at.is_some_and(is_fresh) {
             return Ok(None);
         }
         let mut tx = self.context.fenced(lease).await?;

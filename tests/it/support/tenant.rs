@@ -5,10 +5,14 @@ use std::sync::Arc;
 use axum::body::Body;
 use http::{Method, Request};
 use serde_json::{Value, json};
+use sqlx::Row as _;
 use tower::ServiceExt as _;
+use zcp::app::preflights::NewWaiver;
 use zcp::clock::Ids as _;
-use zcp::domain::ids::ClusterId;
+use zcp::domain::ids::{ClusterId, MigrationId, PreflightId};
+use zcp::domain::insight::{InsightId, Level};
 use zcp::sim::kubernetes::KubeCluster;
+use zcp::worker::Driver;
 
 use super::world::TestWorld;
 
@@ -86,6 +90,28 @@ impl TestWorld {
         });
         let path = "/apis/policy/v1/namespaces/default/poddisruptionbudgets";
         self.ask_kube(cluster, (Method::POST, path, budget)).await;
+    }
+
+    /// Waits until the preflight of a migration names `insight` as a BLOCK, and waives it.
+    pub async fn waive(&self, driver: &Driver, (id, insight): (MigrationId, &str)) {
+        let row = sqlx::query("SELECT preflight_id FROM migrations WHERE id = $1").bind(id);
+        let row = row.fetch_one(self.db.store.pool()).await.expect("a migration");
+        let preflight: PreflightId = row.get(0);
+        let insight: InsightId = insight.into();
+        let what = format!("{insight} is found");
+        self.settle(driver, &what, async |world| {
+            let row = zcp::store::preflights::find(world.db.store.pool(), preflight).await;
+            let row = row.expect("the database answers").expect("a preflight");
+            row.insights.iter().any(|one| one.id == insight && one.level == Level::Block)
+        })
+        .await;
+        let new = NewWaiver {
+            insight: &insight,
+            reason: "a test wants it",
+            expires_at: self.db.now() + jiff::SignedDuration::from_hours(24),
+        };
+        let waived = zcp::app::preflights::waive(&self.app, &self.ask, preflight, new).await;
+        waived.expect("it can be waived");
     }
 
     /// Pods of [`Self::deploy`] that are Ready.
