@@ -19,6 +19,8 @@ pub enum Exit {
     Timeout,
     /// The user pressed Ctrl-C while watching.
     Interrupted,
+    /// A preflight found what stands against a migration.
+    Blocked,
 }
 
 impl Exit {
@@ -31,6 +33,7 @@ impl Exit {
             Self::Timeout => 3,
             // What a shell reports of a command that SIGINT ended.
             Self::Interrupted => 130,
+            Self::Blocked => 4,
         }
     }
 }
@@ -68,6 +71,15 @@ impl Failure {
     /// The user has seen enough; the work goes on.
     pub(super) fn interrupted() -> Self {
         Self { exit: Exit::Interrupted, errors: Vec::new(), hint: None }
+    }
+
+    /// A preflight found what stands against a migration.
+    pub fn blocked(count: u32) -> Self {
+        let text = match count {
+            1 => "1 insight stands against the migration".to_owned(),
+            count => format!("{count} insights stand against the migration"),
+        };
+        Self { exit: Exit::Blocked, ..Self::input(text) }
     }
 
     /// Standard output was closed: whoever reads has enough.

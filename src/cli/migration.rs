@@ -5,8 +5,9 @@ use clap::{Args, Subcommand, ValueEnum};
 use super::cluster::find_cluster;
 use super::confirm::Consent;
 use super::output::{Rows, facts, moment, note, table, word};
+use super::preflight::{CheckArgs, PlanArgs, WaiveArgs};
 use super::waves::WaveList;
-use super::{Context, Failure, explain, watch};
+use super::{Context, Failure, explain, preflight, watch};
 use crate::api::migrations::{Migration, NewMigration, VerbRequest};
 use crate::domain::duration::HumanDuration;
 use crate::domain::migration::{AtDeadline, CanaryPolicy, CommitPolicy, DrainSpec, Verb};
@@ -14,6 +15,13 @@ use crate::domain::wave::{Gate, Upto, WaveSpec};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum MigrationCommand {
+    /// Shows what a migration would meet, do and need, and changes nothing. Exits with 4 when
+    /// something stands against it.
+    Plan(Box<PlanArgs>),
+    /// Looks again at what stands against a migration. Exits with 4 when something does.
+    Check(CheckArgs),
+    /// Lets a migration go on in spite of what was found.
+    Waive(WaiveArgs),
     /// Begins to move a cluster's workers to another cloud, in waves.
     Start(Box<StartArgs>),
     /// Lists migrations, newest first.
@@ -81,8 +89,21 @@ pub(super) struct Steer {
 
 #[derive(Debug, Args)]
 pub(super) struct StartArgs {
+    #[command(flatten)]
+    what: MoveArgs,
+    /// Follow it to its end, or until it waits for a person.
+    #[arg(long)]
+    wait: bool,
+    /// How long to wait at most; then exit with 3, and the migration goes on.
+    #[arg(long, value_name = "DURATION", default_value = "30d")]
+    timeout: HumanDuration,
+}
+
+/// Which migration is meant.
+#[derive(Debug, Args)]
+pub(super) struct MoveArgs {
     /// Name or id of the cluster.
-    cluster: String,
+    pub(super) cluster: String,
     /// Cloud that the workers move to.
     #[arg(long, value_name = "CLOUD")]
     to: String,
@@ -119,12 +140,6 @@ pub(super) struct StartArgs {
     /// Make no canary on the target before the first node is touched.
     #[arg(long)]
     no_canary: bool,
-    /// Follow it to its end, or until it waits for a person.
-    #[arg(long)]
-    wait: bool,
-    /// How long to wait at most; then exit with 3, and the migration goes on.
-    #[arg(long, value_name = "DURATION", default_value = "30d")]
-    timeout: HumanDuration,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -152,8 +167,9 @@ fn gate(text: &str) -> Result<(usize, Gate), String> {
     }
 }
 
-impl StartArgs {
-    fn request(&self) -> Result<NewMigration, Failure> {
+impl MoveArgs {
+    /// The request for it.
+    pub(super) fn request(&self) -> Result<NewMigration, Failure> {
         let soak_seconds = self.soak.seconds();
         let spec = |upto: &Upto| WaveSpec { upto: *upto, soak_seconds, gate: Gate::Auto };
         let mut waves: Vec<WaveSpec> = self.waves.0.iter().map(spec).collect();
@@ -213,6 +229,9 @@ pub(super) fn phase(migration: &Migration) -> String {
 
 pub(super) async fn run(ctx: &Context, command: MigrationCommand) -> Result<(), Failure> {
     match command {
+        MigrationCommand::Plan(args) => preflight::plan(ctx, &args).await,
+        MigrationCommand::Check(args) => preflight::check(ctx, &args).await,
+        MigrationCommand::Waive(args) => preflight::waive(ctx, &args).await,
         MigrationCommand::Start(args) => start(ctx, &args).await,
         MigrationCommand::List { cluster } => list(ctx, cluster.as_deref()).await,
         MigrationCommand::Get(which) => {
@@ -249,8 +268,8 @@ pub(super) async fn run(ctx: &Context, command: MigrationCommand) -> Result<(), 
 }
 
 async fn start(ctx: &Context, args: &StartArgs) -> Result<(), Failure> {
-    let request = args.request()?;
-    let cluster = find_cluster(ctx, &args.cluster).await?.id.to_string();
+    let request = args.what.request()?;
+    let cluster = find_cluster(ctx, &args.what.cluster).await?.id.to_string();
     let path = ["v1", "clusters", &cluster, "migrations"];
     let migration: Migration = ctx.client.post(&path, &request).await?;
     if args.wait {
@@ -272,7 +291,7 @@ async fn list(ctx: &Context, cluster: Option<&str>) -> Result<(), Failure> {
 }
 
 /// A migration by its id, or the newest of a cluster.
-async fn find(ctx: &Context, name: &str) -> Result<Migration, Failure> {
+pub(super) async fn find(ctx: &Context, name: &str) -> Result<Migration, Failure> {
     if name.parse::<uuid::Uuid>().is_ok() {
         let by_id = ctx.client.get(&["v1", "migrations", name]).await;
         if let Ok(migration) = by_id {

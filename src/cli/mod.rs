@@ -9,6 +9,7 @@
 //! | 1 | the input or the present state forbids it |
 //! | 2 | our fault, or the API cannot be reached |
 //! | 3 | timed out while waiting; the work goes on |
+//! | 4 | a preflight found what stands against a migration |
 //! | 130 | interrupted while watching; the work goes on |
 
 mod args;
@@ -24,6 +25,7 @@ mod migration;
 mod offering;
 mod output;
 mod pair;
+mod preflight;
 pub mod profile;
 mod project;
 mod screen;

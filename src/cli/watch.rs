@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 use super::failure::Exit;
 use super::output::{columns, note, wrap};
 use super::screen::{Screen, now};
-use super::{Context, Failure};
+use super::{Context, Failure, preflight};
 use crate::api::Page;
 use crate::api::events::Event;
 use crate::api::migrations::Migration;
 use crate::domain::duration::HumanDuration;
+use crate::domain::insight::{Insight, Level};
 use crate::domain::migration::{CommitPolicy, Phase};
 
 /// Between two looks.
@@ -43,8 +44,11 @@ pub(super) async fn follow(
         wanting = if wanted.is_some() { wanting + 1 } else { 0 };
         if let Some(wanted) = wanted.filter(|_| wanting > LOOKS) {
             screen.finish();
-            note(&wrapped(&wanted));
-            return ctx.output.one(&migration);
+            let count = blocking(&migration);
+            // What blocks has its own form already.
+            note(&if count > 0 { wanted } else { wrapped(&wanted) });
+            ctx.output.one(&migration)?;
+            return if count == 0 { Ok(()) } else { Err(Failure::blocked(count)) };
         }
         if since.elapsed() > timeout.0 {
             screen.finish();
@@ -76,12 +80,27 @@ fn wrapped(text: &str) -> String {
     lines.join("\n")
 }
 
+/// How many insights keep it from beginning.
+fn blocking(migration: &Migration) -> u32 {
+    let is_early = matches!(migration.phase, Phase::Pending | Phase::Preflight);
+    let blocks = |one: &&Insight| one.level == Level::Block && one.waived.is_none();
+    let count = migration.insights.iter().filter(|_| is_early).filter(blocks).count();
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
 /// What the migration wants of a person, if anything.
 fn wanted(migration: &Migration) -> Option<String> {
     let name = &migration.cluster;
     if let Some(reason) = &migration.paused {
         return Some(format!(
             "{name} is paused: {reason}\nhint: zcpctl migration resume {name}, or rollback"
+        ));
+    }
+    if blocking(migration) > 0 {
+        let found = preflight::insights(&migration.insights);
+        return Some(format!(
+            "{name} can't be migrated yet:\n{found}hint: mend it, or where it says so: zcpctl \
+             migration waive {name} INSIGHT --reason WHY --for 7d"
         ));
     }
     match (migration.phase, migration.commit) {

@@ -244,3 +244,104 @@ async fn a_cloud_is_registered_from_a_clouds_yaml_and_its_check_is_shown() {
     assert_eq!(post.body["auth_url"], "https://k.example/v3");
     golden("zcpctl-cloud-add.txt", &format!("{}---\n{}", ran.stdout, ran.stderr));
 }
+
+/// A preflight of that cluster with a bit of everything.
+fn preflight(is_pending: bool) -> serde_json::Value {
+    let at = "2026-08-01T12:00:00Z";
+    let insight = |level: &str, id: &str, (reason, fix): (&str, &str)| {
+        json!({"id": id, "level": level, "reason": reason, "fix": fix, "checked_at": at,
+            "is_waivable": level == "BLOCK" && id != "quota"})
+    };
+    let mut quota = insight(
+        "BLOCK",
+        "quota",
+        (
+            "the project's quota on cloud west is too small; reserved by migration of cluster bank",
+            "an operator raises the quota, or fewer pools move at a time",
+        ),
+    );
+    quota["resources"] =
+        json!(["servers: 5 needed, 2 left (limit 10, used 3, 5 reserved by others)"]);
+    let mut bare = insight("BLOCK", "bare_pods", ("1 pod have no controller", "waive it"));
+    bare["waived"] = json!({"author": "ann", "reason": "may go", "expires_at": at});
+    let zones = insight("WARN", "zones", ("2 pods depend on labels of zones", "compare them"));
+    let well = ["target_image", "target_network", "target_security_group", "capacity", "addresses"];
+    let mut insights = vec![quota, bare, zones];
+    insights.extend(well.map(|id| insight("PASS", id, ("it is well", ""))));
+    let nodes: Vec<String> = (0..9).map(|n| format!("shop-web-a1b2c{n}")).collect();
+    json!({
+        "id": MOVE, "cluster_id": SHOP, "cluster": "shop", "project": "default",
+        "source": "east", "target": "west", "check_pending": is_pending, "checked_at": at,
+        "blocking": 1, "insights": insights, "created_by": "operator", "created_at": at,
+        "plan": {
+            "waves": [
+                {"number": 1, "upto": "1", "nodes": ["shop-web-000000"], "soak_seconds": 180,
+                    "gate": "approval", "seconds": 390},
+                {"number": 2, "upto": "100%", "nodes": nodes, "soak_seconds": 180,
+                    "gate": "auto", "seconds": 1470}],
+            "needs": {"servers": 11, "surge": 1, "vcpus": 22, "ram_mb": 45056, "ports": 11,
+                "addresses": 11, "server_groups": 2},
+            "estimate": {"moving_seconds": 1860, "hold_seconds": 86400, "waits_for_people": true},
+        },
+    })
+}
+
+#[tokio::test]
+async fn a_plan_says_what_blocks_and_exits_with_four() {
+    let api = Canned::start().await;
+    api.on(BY_NAME, page(&[cluster("running", 4)]));
+    api.on(&format!("POST /v1/clusters/{SHOP}/preflights"), (202, preflight(true)));
+    api.on(&format!("GET /v1/preflights/{MOVE}"), (200, preflight(false)));
+    let arguments =
+        ["migration", "plan", "shop", "--to", "west", "--waves", "1,100%", "--gate", "1=approval"];
+    let ran = api.run(&arguments).await;
+    assert_eq!(ran.code, 4, "{}", ran.stderr);
+    assert!(ran.stdout.lines().all(|line| line.chars().count() <= 80), "{}", ran.stdout);
+    golden("zcpctl-plan.txt", &format!("{}---\n{}", ran.stdout, ran.stderr));
+    let asked = api.asked();
+    let sent = asked.iter().find(|one| one.line.starts_with("POST")).expect("a request");
+    assert_eq!(sent.body["canary"], "off", "planning makes no server");
+    let mut clear = preflight(false);
+    clear["blocking"] = json!(0);
+    clear["insights"] = json!([]);
+    api.on(&format!("POST /v1/preflights/{MOVE}/check"), (202, clear.clone()));
+    let ran = api.run(&["migration", "check", MOVE, "--output", "json"]).await;
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    let shown: serde_json::Value = serde_json::from_str(&ran.stdout).expect("JSON");
+    assert_eq!(shown["plan"]["needs"]["servers"], 11);
+}
+
+#[tokio::test]
+async fn a_waiver_names_its_insight_reason_and_end() {
+    let api = Canned::start().await;
+    api.on(BY_NAME, page(&[cluster("running", 4)]));
+    let mut moving = migration("preflight", 0);
+    moving["preflight_id"] = json!(MOVE);
+    api.on(&format!("GET /v1/clusters/{SHOP}/migrations"), page(&[moving.clone()]));
+    api.on(&format!("GET /v1/migrations/{MOVE}"), (200, moving));
+    api.on(&format!("POST /v1/preflights/{MOVE}/waivers"), (201, preflight(false)));
+    let arguments =
+        ["migration", "waive", "shop", "bare_pods", "--reason", "may go", "--for", "7d"];
+    let ran = api.run(&arguments).await;
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    let asked = api.last();
+    assert_eq!(
+        (&asked.body["insight"], &asked.body["reason"]),
+        (&json!("bare_pods"), &json!("may go"))
+    );
+    assert!(asked.body["expires_at"].is_string());
+}
+
+#[tokio::test]
+async fn a_start_that_waits_ends_at_what_blocks() {
+    let api = Canned::start().await;
+    api.on(BY_NAME, page(&[cluster("running", 4)]));
+    let mut blocked = migration("preflight", 0);
+    blocked["wave"] = json!(null);
+    blocked["insights"] = preflight(false)["insights"].clone();
+    api.on(&format!("POST /v1/clusters/{SHOP}/migrations"), (201, blocked.clone()));
+    api.on(&format!("GET /v1/migrations/{MOVE}"), (200, blocked));
+    let ran = api.run(&["migration", "start", "shop", "--to", "west", "--wait"]).await;
+    assert_eq!(ran.code, 4, "{}", ran.stderr);
+    assert!(ran.stderr.contains("BLOCK  quota (can't be waived)"), "{}", ran.stderr);
+}
