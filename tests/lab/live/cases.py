@@ -1,6 +1,7 @@
 """The cases, in the order that costs least: each group leaves the cluster as the next wants it."""
 import faults
 import moves
+import objects
 import parts
 
 GROUPS = (
@@ -8,6 +9,7 @@ GROUPS = (
     ("cluster", parts.cluster),
     ("migration", moves.demo),
     ("rollback", moves.rollback),
+    ("crd", objects.group),
     ("crashes", moves.crashes),
     ("faults", faults.group),
     ("scale", parts.scale),

@@ -73,6 +73,7 @@ class Rig:
         self.postgres = Program("postgres", self.logs)
         self.agent = Program("guest-agent", self.logs)
         self.zcpd = Program("zcpd", self.logs)
+        self.others = []
         self.token = secrets.token_urlsafe(32)
         self.folder = None
 
@@ -85,7 +86,7 @@ class Rig:
 
     def stop(self):
         """zcpd first: it would only complain about what goes away below it."""
-        for program in (self.zcpd, self.agent):
+        for program in (self.zcpd, *self.others, self.agent):
             program.end()
         self.postgres.end(signal.SIGINT)
         if self.folder:
