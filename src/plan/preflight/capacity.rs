@@ -123,6 +123,10 @@ fn loads(facts: &Facts) -> (Load, Load) {
     (all, must)
 }
 
+fn count_groups(number: u64) -> String {
+    if number == 1 { "1 server group".to_owned() } else { format!("{number} server groups") }
+}
+
 /// There are groups enough, and places in them (F09).
 pub(super) fn server_groups(facts: &Facts) -> Vec<Insight> {
     const ID: &str = "server_groups";
@@ -134,7 +138,7 @@ pub(super) fn server_groups(facts: &Facts) -> Vec<Insight> {
     let left = quotas.server_groups.free();
     if facts.already_there() > 0 || left.is_none_or(|left| left >= needs.server_groups) {
         let reason =
-            format!("{} server groups of {size} members hold the pools", needs.server_groups);
+            format!("{} of {size} members for the pools", count_groups(needs.server_groups));
         return vec![facts.pass(ID, reason)];
     }
     let reason = format!(
