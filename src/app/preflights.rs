@@ -238,7 +238,7 @@ fn check_waiver(row: &PreflightRow, new: NewWaiver<'_>, now: Timestamp) -> Resul
         let blocking = row.insights.iter().filter(|one| one.level == Level::Block);
         let names: Vec<&str> =
             blocking.filter(|one| one.is_waivable).map(|one| one.id.as_str()).collect();
-        let known = crate::domain::field::known(names.into_iter());
+        let known = crate::domain::field::known(names);
         errors.push("insight", format!("nothing of that name was found; {known}"));
     }
     errors.into_result(())?;

@@ -257,7 +257,8 @@ fn wrapped(text: &str, indent: &str) -> String {
         if !is_empty && line.chars().count() + 1 + word.chars().count() > WIDTH {
             lines += line.trim_end();
             lines.push('\n');
-            line = indent.to_owned();
+            line.clear();
+            line.push_str(indent);
         } else if !is_empty {
             line.push(' ');
         }

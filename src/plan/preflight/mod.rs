@@ -136,7 +136,7 @@ mod tests {
         assert!(is_pending(verdict(&[], (false, Some(then)), now)));
         assert!(is_pending(verdict(&[], (true, Some(then)), late)));
         let look = (true, Some(then));
-        assert_eq!(verdict(&[warn.clone()], look, now), Verdict::Clear);
+        assert_eq!(verdict(std::slice::from_ref(&warn), look, now), Verdict::Clear);
         assert_eq!(
             verdict(&[warn, block], look, now),
             Verdict::Blocked(vec!["bare_pods: one".to_owned()])

@@ -129,7 +129,7 @@ fn named(
         match meaning(&way, pool) {
             Ok(name) => found.push(format!("{}: {name}", pool.name)),
             Err(wrong) => {
-                missing.push(format!("{}: {}: {}", pool.name, wrong.field, wrong.problem))
+                missing.push(format!("{}: {}: {}", pool.name, wrong.field, wrong.problem));
             }
         }
     }

@@ -59,16 +59,18 @@ pub(super) fn cloud(facts: &Facts) -> Vec<Insight> {
         .flat_map(|volume| volume.zones.iter().map(String::as_str))
         .filter(|zone| on_target.contains(zone))
         .collect();
-    let mut reason =
-        format!("{} a volume that only cloud {source} can attach", have(found.len(), "pod"));
-    if !same.is_empty() {
+    let trap = if same.is_empty() {
+        String::new()
+    } else {
         let zones: Vec<&str> = same.into_iter().collect();
-        reason += &format!(
+        format!(
             "; {target} has a zone {} too, so such a pod is put there and hangs in \
              ContainerCreating for ever",
             zones.join(", ")
-        );
-    }
+        )
+    };
+    let pods = have(found.len(), "pod");
+    let reason = format!("{pods} a volume that only cloud {source} can attach{trap}");
     let fix = "keep these pods' pool on the source (--pool), or copy the data to volumes of the \
                target first";
     vec![facts.block(ID, reason).on(found).fix(fix)]

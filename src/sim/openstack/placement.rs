@@ -160,8 +160,8 @@ fn candidates(cx: &Cx) -> Result<Value, Refusal> {
     let required = cx.asked.query.get("required").unwrap_or_default();
     let is_forbidden = |name: &str| required.split(',').any(|one| one == name);
     let fits = |host: &&Host| {
-        !(host.disabled && is_forbidden("!COMPUTE_STATUS_DISABLED"))
-            && !cx.cloud.faults.full
+        let is_out = host.disabled && is_forbidden("!COMPUTE_STATUS_DISABLED");
+        !(is_out || cx.cloud.faults.full)
             && vcpus <= settings.host_vcpus
             && host.vcpus_used + vcpus <= most
             && host.memory_used_mb + memory <= settings.host_memory_mb

@@ -20,7 +20,7 @@ use crate::plan::preflight::{
     CloudFacts, ClusterFacts, Facts, PoolFacts, assign_waves, target_flavors,
 };
 use crate::store::cluster_progress::{self, ClusterWork, PoolWork};
-use crate::store::preflights::{self, PreflightRow};
+use crate::store::preflights::{self, Owner, PreflightRow};
 use crate::store::reservations::{self, Asker};
 use crate::store::work::Lease;
 use crate::store::{StoreError, Tx, cloud_pairs, cloud_progress, clouds, migrations, nodes};
@@ -78,13 +78,7 @@ async fn rows(
         inventory_at: target.inventory_at,
     };
     let reserved = reservations::on(&mut tx, row.target, asker).await?;
-    let open = migrations::list_open(&mut *tx, &[cluster.id]).await?;
-    let others = open.iter().filter(|one| owner.is_none_or(|own| own.migration != one.id));
-    let mut other_jobs: Vec<String> =
-        others.map(|one| format!("migration {} ({})", one.id, one.phase.as_str())).collect();
-    if cluster.desired == Desired::Absent {
-        other_jobs.push("deletion of the cluster".to_owned());
-    }
+    let other_jobs = other_jobs(&mut tx, &cluster, owner).await?;
     let mut certificates = leaves(&nodes);
     for (kind, public, _) in cluster_progress::keys(&mut *tx, cluster.id).await? {
         certificates.extend(expires_at(&public).ok().map(|end| (kind, end)));
@@ -113,6 +107,22 @@ async fn rows(
         other_jobs,
     };
     Ok(Some((facts, cluster)))
+}
+
+/// What else is under way with the cluster.
+async fn other_jobs(
+    tx: &mut Tx,
+    cluster: &ClusterWork,
+    owner: Option<Owner>,
+) -> Result<Vec<String>, StoreError> {
+    let open = migrations::list_open(&mut **tx, &[cluster.id]).await?;
+    let others = open.iter().filter(|one| owner.is_none_or(|own| own.migration != one.id));
+    let mut jobs: Vec<String> =
+        others.map(|one| format!("migration {} ({})", one.id, one.phase.as_str())).collect();
+    if cluster.desired == Desired::Absent {
+        jobs.push("deletion of the cluster".to_owned());
+    }
+    Ok(jobs)
 }
 
 fn pool(pool: &PoolWork) -> PoolFacts {

@@ -249,6 +249,7 @@ async fn f27_servers_are_packed_host_by_host() {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "one list of objects, and what is said of each")]
 async fn what_else_acts_in_the_cluster_is_listed() {
     let (world, driver, cluster) = start().await;
     let two = |name: &str| {
