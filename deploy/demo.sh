@@ -151,7 +151,7 @@ deploy shop
 deploy back
 echo "shop: $(nodes_ready shop) nodes and $(pods_ready shop) pods are ready, says its API"
 
-say "shop moves from east to west: one node, then the rest; then the old nodes go"
+say "shop moves from east to west: a canary tries west, one node goes, then the rest; then the old nodes go"
 moved=$SECONDS
 zcpctl migration start shop --to west --waves 1,25%,100% --soak 1s --hold 1s --wait --timeout 60s
 moved=$((SECONDS - moved))
@@ -160,7 +160,7 @@ migrated_nodes=$(cloud_servers west '^shop-web-')
 echo "shop: $migrated_nodes workers on west, $(cloud_servers east '^shop-web-') on east, $(pods_ready shop) of 4 pods ready"
 
 say "back moves half way: after 50 % it waits for somebody's approval"
-zcpctl migration start back --to west --waves 50%,100% --soak 1s --hold 1s --gate 1=approval --wait --timeout 60s
+zcpctl migration start back --to west --no-canary --waves 50%,100% --soak 1s --hold 1s --gate 1=approval --wait --timeout 60s
 echo "back: $(cloud_servers west '^back-web-') new workers on west, $(cordons back) old ones cordoned"
 
 say "nobody approves: back turns back"

@@ -4,6 +4,8 @@
 //! `database.url` is `ZCP_DATABASE_URL`. The environment wins. Unknown keys in the file are
 //! refused. Secrets print as `***`.
 
+mod canary;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
@@ -14,6 +16,8 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use url::Url;
+
+pub use canary::Canary;
 
 use crate::domain::duration::HumanDuration;
 use crate::domain::field::FieldErrors;
@@ -124,6 +128,8 @@ pub struct Worker {
     pub parallel_steps: u32,
     /// kube-vip's image. Default: the one that zcpd was tested with.
     pub kube_vip_image: Option<String>,
+    /// What canaries try.
+    pub canary: Canary,
     /// Each kind of work.
     pub kinds: Kinds,
 }
@@ -260,6 +266,7 @@ impl Default for Worker {
             shrink_drain: minutes(60),
             parallel_steps: 8,
             kube_vip_image: None,
+            canary: Canary::default(),
             kinds: Kinds::default(),
         }
     }

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::domain::canary::PortSpec;
 use crate::domain::ids::OfferingId;
 use crate::domain::offering::OfferingSpec;
 use crate::domain::version::Version;
@@ -30,6 +31,9 @@ pub struct NewOffering {
     pub images: BTreeMap<String, String>,
     /// Manifests of the CNI (YAML, many documents), applied when a cluster is created.
     pub cni_manifest: String,
+    /// Ports that the CNI needs from node to node, such as `udp/8472`: canaries try them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cni_ports: Vec<PortSpec>,
     /// DaemonSets (`namespace/name`) that must be Ready on a node before it counts as usable.
     #[serde(default)]
     pub node_daemons: Vec<String>,
@@ -43,6 +47,7 @@ impl NewOffering {
             addon_manager_version: self.addon_manager_version,
             images: self.images.clone(),
             cni_manifest: self.cni_manifest.clone(),
+            cni_ports: self.cni_ports.clone(),
             node_daemons: self.node_daemons.clone(),
         }
     }
@@ -63,6 +68,9 @@ pub struct Offering {
     pub addon_manager_version: Version,
     /// Image by name of the cloud.
     pub images: BTreeMap<String, String>,
+    /// Ports that the CNI needs from node to node.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cni_ports: Vec<PortSpec>,
     /// DaemonSets that must be Ready on a node before it counts as usable.
     pub node_daemons: Vec<String>,
     /// Manifests of the CNI. Left out in lists.

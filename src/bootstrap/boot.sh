@@ -4,6 +4,8 @@
 # Reads /etc/zcp/server.json and /etc/zcp/kubeadm.yaml; on a control-plane server also
 # /etc/zcp/bundle.json, which says where the cluster's keys are fetched, once.
 # Says on the console how it ends: "zcp: joined" or "zcp: failed: ...".
+# A canary also has /etc/zcp/probe.json: what it tries, on the console before it joins, in case it
+# cannot, and by its Node from then on.
 set -eu
 umask 077
 
@@ -109,9 +111,16 @@ run_kubeadm() {
     fi
 }
 
+# Tries what a node needs; see the script itself.
+probe() {
+    python3 /usr/local/lib/zcp/probe "$1" "$(cat /etc/zcp/probe.json)"
+}
+
 mkdir -p "$WORK"
 configure_kubelet
+if [ -e /etc/zcp/probe.json ]; then say "probe: $(probe first 2>&1 | tail -n 1)"; fi
 if [ -e /etc/zcp/bundle.json ]; then fetch_bundle; fi
 run_kubeadm
 rm -f /etc/zcp/kubeadm.yaml
 say "joined"
+if [ -e /etc/zcp/probe.json ]; then probe canary >/dev/null 2>&1 & fi

@@ -10,6 +10,7 @@ pub mod kube_vip;
 pub mod kubeadm;
 pub mod kubeconfig;
 pub mod pki;
+pub mod probe;
 pub mod tokens;
 pub mod user_data;
 

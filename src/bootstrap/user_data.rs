@@ -13,7 +13,9 @@ use url::Url;
 
 use super::kube_vip::KubeVip;
 use super::kubeadm::endpoint;
+use super::probe::PROBE;
 use super::yaml;
+use crate::domain::canary::Targets;
 use crate::domain::ids::ClusterId;
 use crate::domain::version::Version;
 
@@ -90,6 +92,22 @@ pub fn worker_user_data(
     kubeadm: &SecretString,
 ) -> Result<UserData, TooLarge> {
     render(vec![about("worker", server), kubeadm_file(kubeadm), boot_file()])
+}
+
+/// User data of a canary: that of a worker, and what it tries.
+pub fn canary_user_data(
+    server: ServerParts<'_>,
+    kubeadm: &SecretString,
+    targets: &Targets,
+) -> Result<UserData, TooLarge> {
+    let targets = serde_json::to_string(targets).expect("plain structs always serialize");
+    render(vec![
+        about("canary", server),
+        kubeadm_file(kubeadm),
+        File::new("/etc/zcp/probe.json", "0644", targets),
+        File::new("/usr/local/lib/zcp/probe", "0755", PROBE.to_owned()),
+        boot_file(),
+    ])
 }
 
 /// User data of a control-plane member.

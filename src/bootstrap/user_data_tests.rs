@@ -61,6 +61,23 @@ fn a_worker_is_told_this() {
 }
 
 #[test]
+fn a_canary_is_told_this() {
+    let targets = Targets {
+        from: "10.20.0.5".into(),
+        peer: "10.10.0.7".into(),
+        ports: vec!["tcp/10250".parse().unwrap(), "udp/8472".parse().unwrap()],
+        api: "10.10.0.9:6443".into(),
+        registry: "https://registry.example/v2/".into(),
+        names: vec!["registry.example".into()],
+        time: "local".into(),
+    };
+    let kubeadm = worker("1.36.2");
+    let data = canary_user_data(server("shop-canary-cccccc"), &kubeadm, &targets).unwrap();
+    let printed = printed(&data).replace(PROBE.trim_end(), "(the probe)");
+    golden("user-data-canary.txt", &printed);
+}
+
+#[test]
 fn a_control_plane_member_is_told_this() {
     let data = control_plane("kind: InitConfiguration\n", Member::First).unwrap();
     golden("user-data-control-plane.txt", &printed(&data));

@@ -8,6 +8,7 @@ use clap::Subcommand;
 use super::output::{Rows, facts, moment};
 use super::{Context, Failure};
 use crate::api::offerings::{NewOffering, Offering};
+use crate::domain::canary::PortSpec;
 use crate::domain::version::Version;
 
 #[derive(Debug, Subcommand)]
@@ -37,6 +38,9 @@ pub(super) struct AddArgs {
     /// DaemonSet (NAMESPACE/NAME) that must be Ready on a node before it counts; repeatable.
     #[arg(long = "daemon", value_name = "NAMESPACE/NAME")]
     daemons: Vec<String>,
+    /// Port that the CNI needs from node to node, such as udp/8472: canaries try it. Repeatable.
+    #[arg(long = "cni-port", value_name = "PROTOCOL/PORT")]
+    cni_ports: Vec<PortSpec>,
     /// Image on a cloud; default: the one whose property kubernetes_version is right. Repeatable.
     #[arg(long = "image", value_name = "CLOUD=IMAGE", value_parser = pair)]
     images: Vec<(String, String)>,
@@ -91,6 +95,7 @@ impl AddArgs {
             addon_manager_version: self.addon_manager,
             images: self.images.into_iter().collect::<BTreeMap<_, _>>(),
             cni_manifest,
+            cni_ports: self.cni_ports,
             node_daemons: self.daemons,
         })
     }
@@ -99,12 +104,14 @@ impl AddArgs {
 fn text(offering: &Offering) -> String {
     let images: Vec<String> =
         offering.images.iter().map(|(cloud, image)| format!("{cloud}={image}")).collect();
+    let ports: Vec<String> = offering.cni_ports.iter().map(ToString::to_string).collect();
     facts(&[
         ("name", offering.name.clone()),
         ("id", offering.id.to_string()),
         ("kubernetes", offering.kubernetes_version.to_string()),
         ("addon manager", offering.addon_manager_version.to_string()),
         ("images", images.join(", ")),
+        ("CNI ports", ports.join(", ")),
         ("daemons", offering.node_daemons.join(", ")),
         ("created", moment(offering.created_at)),
     ])

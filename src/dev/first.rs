@@ -10,6 +10,7 @@ use crate::api::offerings::{NewOffering, Offering};
 use crate::api::projects::{NewProject, Project};
 use crate::cli::Failure;
 use crate::cli::client::Client;
+use crate::domain::canary::{PortSpec, Protocol};
 use crate::domain::cloud::{CloudDefaults, CloudLimits, CloudPhase};
 use crate::domain::clouds_yaml;
 use crate::domain::version::Version;
@@ -20,6 +21,8 @@ pub(super) const PROJECT: &str = "default";
 pub(super) const OFFERING: &str = "1.36.2";
 const ADDON_MANAGER: Version = Version { major: 1, minor: 36, patch: 0 };
 const KUBERNETES: Version = Version { major: 1, minor: 36, patch: 2 };
+/// Port of its overlay: VXLAN as the Linux kernel had it first.
+const CNI_PORT: PortSpec = PortSpec { protocol: Protocol::Udp, port: 8472 };
 /// A DaemonSet that stands in for a CNI.
 const CNI: &str = include_str!("cni.yaml");
 
@@ -97,6 +100,7 @@ fn offering() -> NewOffering {
         addon_manager_version: ADDON_MANAGER,
         images: [].into(),
         cni_manifest: CNI.to_owned(),
+        cni_ports: vec![CNI_PORT],
         node_daemons: vec!["kube-system/zcp-cni".to_owned()],
     }
 }

@@ -63,6 +63,8 @@ ids! {
     MigrationId,
     /// What was looked at before a ClusterMigration.
     PreflightId,
+    /// One try of a target by a server made for it.
+    CanaryId,
     /// An API token.
     TokenId,
 }

@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod bootstrap_token;
+pub mod canary;
 pub mod cloud;
 pub mod cloud_pair;
 pub mod clouds_yaml;

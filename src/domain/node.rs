@@ -23,14 +23,28 @@ pub enum Role {
     ControlPlane,
     /// Runs the tenant's pods.
     Worker,
+    /// Joins like a worker, tells what it reaches, and goes again. No pod of the tenant runs on it.
+    Canary,
 }
 
 impl Role {
+    /// Every role.
+    pub const ALL: [Self; 3] = [Self::ControlPlane, Self::Worker, Self::Canary];
+
     /// The word in API and database.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::ControlPlane => "control_plane",
             Self::Worker => "worker",
+            Self::Canary => "canary",
+        }
+    }
+
+    /// Whether it joins a cluster that answers, with a token of its own.
+    pub fn joins(self) -> bool {
+        match self {
+            Self::Worker | Self::Canary => true,
+            Self::ControlPlane => false,
         }
     }
 }
@@ -103,7 +117,7 @@ pub struct Node {
     pub id: NodeId,
     /// Its cluster.
     pub cluster_id: ClusterId,
-    /// Its pool; none for the control plane.
+    /// Its pool; only workers have one.
     pub pool_id: Option<PoolId>,
     /// What it is for.
     pub role: Role,

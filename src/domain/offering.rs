@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::canary::PortSpec;
 use super::field::FieldErrors;
 use super::version::Version;
 
@@ -26,6 +27,9 @@ pub struct OfferingSpec {
     pub images: BTreeMap<String, String>,
     /// Manifests of the CNI (YAML, many documents), applied when a cluster is created.
     pub cni_manifest: String,
+    /// Ports that the CNI needs from node to node, such as `udp/8472`; canaries try them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cni_ports: Vec<PortSpec>,
     /// DaemonSets (`namespace/name`) that must be Ready on a node before it counts as usable.
     #[serde(default)]
     pub node_daemons: Vec<String>,
@@ -33,6 +37,9 @@ pub struct OfferingSpec {
 
 /// Longest CNI manifest: a ConfigMap's worth.
 const MANIFEST_MAX: usize = 1 << 20;
+
+/// Most ports of a CNI: the busiest of them needs six.
+const PORTS_MAX: usize = 20;
 
 impl OfferingSpec {
     /// Checks all that can be known without a cloud.
@@ -46,6 +53,9 @@ impl OfferingSpec {
         }
         if self.cni_manifest.trim().is_empty() || self.cni_manifest.len() > MANIFEST_MAX {
             errors.push("cni_manifest", "must be YAML of at most 1 MiB, and not empty");
+        }
+        if self.cni_ports.len() > PORTS_MAX {
+            errors.push("cni_ports", format!("must be at most {PORTS_MAX}"));
         }
         for (n, daemon) in self.node_daemons.iter().enumerate() {
             let good = daemon.split_once('/').is_some_and(|(ns, name)| {

@@ -11,6 +11,7 @@ pub mod drain;
 pub mod management;
 pub mod nodes;
 mod pods;
+pub mod probe;
 pub mod survey;
 mod survey_items;
 pub mod tokens;

@@ -15,7 +15,7 @@ use crate::openstack::{CallObserver, CallSeen};
 use crate::store::{Store, replicas};
 use crate::telemetry::{CloudCall, Metrics};
 use crate::worker::clients::CloudClients;
-use crate::worker::context::{Context, Installation, Settings};
+use crate::worker::context::{CanarySettings, Context, Installation, Settings};
 use crate::worker::crash::CrashPoints;
 use crate::worker::management::Follower;
 use crate::worker::{self, Driver, DriverParts, DriverSettings, KindSettings, Kinds};
@@ -123,6 +123,16 @@ fn settings(worker: &config::Worker) -> Settings {
         shrink_drain: worker.shrink_drain.0,
         parallel_steps: worker.parallel_steps as usize,
         kube_vip_image: worker.kube_vip_image.clone().unwrap_or(defaults.kube_vip_image),
+        canary: canary(&worker.canary, defaults.canary),
+    }
+}
+
+fn canary(told: &config::Canary, defaults: CanarySettings) -> CanarySettings {
+    CanarySettings {
+        registry: told.registry.clone().unwrap_or(defaults.registry),
+        names: told.names().unwrap_or(defaults.names),
+        time: told.time.clone().unwrap_or(defaults.time),
+        probe_image: told.probe_image.clone().unwrap_or(defaults.probe_image),
     }
 }
 

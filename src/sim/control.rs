@@ -11,6 +11,7 @@
 //! | `GET /_sim/clouds/{cloud}/counters` | calls by service and operation |
 //! | `GET /_sim/truth` | every server, port and server group with its marks |
 //! | `GET`, `PUT /_sim/clusters/{endpoint}/faults` | what goes wrong in a cluster |
+//! | `GET`, `PUT /_sim/reach` | flows that are closed, MTUs, services that are away |
 //! | `PUT /_sim/speed` | `{"speed": 60}`: how fast time passes |
 //! | `POST /_sim/snapshot` | stores the world now |
 
@@ -27,6 +28,7 @@ use uuid::Uuid;
 
 use super::cloud::Cloud;
 use super::faults::Faults;
+use super::reach::Reach;
 use super::scaled_clock::ScaledClock;
 use super::settings::{Quota, Timing};
 use super::truth::Truth;
@@ -48,6 +50,7 @@ pub fn router(control: Control) -> Router {
     Router::new()
         .route("/_sim/", get(overview))
         .route("/_sim/truth", get(truth))
+        .route("/_sim/reach", get(reach).put(set_reach))
         .route("/_sim/speed", put(set_speed))
         .route("/_sim/snapshot", post(store))
         .route("/_sim/clouds/{cloud}/faults", get(faults).put(set_faults))
@@ -85,6 +88,17 @@ async fn overview(State(control): State<Control>) -> Json<Value> {
 
 async fn truth(State(control): State<Control>) -> Json<Truth> {
     Json(control.world.truth())
+}
+
+async fn reach(State(control): State<Control>) -> Json<Reach> {
+    Json(control.world.with_reach(|reach| reach.clone()))
+}
+
+async fn set_reach(State(control): State<Control>, Json(wanted): Json<Reach>) -> Json<Reach> {
+    Json(control.world.with_reach(|reach| {
+        *reach = wanted;
+        reach.clone()
+    }))
 }
 
 #[derive(Deserialize)]

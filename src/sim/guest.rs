@@ -17,7 +17,10 @@ use super::clusters::{ClusterCa, Member, TenantCluster};
 use super::faults::Trouble;
 use super::kubernetes::{KubeCluster, KubeSettings, NodeRegistration, RegisterError};
 use super::node_facing::{Fetch, Fetched};
+use super::probing::{self, Probing};
+use super::reach::Reach;
 use super::user_data::{self, Discovery, GuestPlan, GuestTask};
+use crate::domain::canary::Targets;
 
 /// How long a guest tries before it gives up; the boot script's own limit.
 const PATIENCE: SignedDuration = SignedDuration::from_mins(30);
@@ -31,6 +34,9 @@ pub struct Guests {
     pub clusters: BTreeMap<String, TenantCluster>,
     /// Guests by server.
     pub guests: BTreeMap<Uuid, Guest>,
+    /// What they reach.
+    #[serde(default)]
+    pub reach: Reach,
     pub(super) agenda: Agenda<GuestEvent>,
     settings: KubeSettings,
     seed: u64,
@@ -51,7 +57,10 @@ pub struct Guest {
     plan: Option<Box<GuestPlan>>,
     ca: Option<ClusterCa>,
     /// Name of its node and endpoint of its cluster.
-    place: Option<(String, String)>,
+    pub(super) place: Option<(String, String)>,
+    /// What a canary does after it has joined.
+    #[serde(default)]
+    pub(super) probing: Option<Box<Probing>>,
 }
 
 /// How far a guest is.
@@ -77,6 +86,15 @@ pub(super) enum GuestEvent {
     Join(Uuid),
     /// A node that had joined is back after its server was switched on again.
     Back(Uuid),
+    /// A canary looks around again.
+    Probe(Uuid),
+}
+
+impl Guest {
+    /// What a canary that has not joined is told to try.
+    pub(super) fn targets(&self) -> Option<&Targets> {
+        self.plan.as_ref()?.probe.as_ref()
+    }
 }
 
 /// How a step ends that did not work.
@@ -94,6 +112,7 @@ impl Guests {
         Self {
             clusters: BTreeMap::new(),
             guests: BTreeMap::new(),
+            reach: Reach::default(),
             agenda: Agenda::default(),
             settings,
             seed,
@@ -125,6 +144,7 @@ impl Guests {
             plan: None,
             ca: None,
             place: None,
+            probing: None,
         });
         guest.is_on = true;
         match guest.stage {
@@ -166,15 +186,32 @@ impl Guests {
 
     /// Carries out what is due inside a server.
     pub(super) fn handle(&mut self, clouds: &mut Clouds, event: GuestEvent, at: Timestamp) {
-        let (GuestEvent::Booted(id) | GuestEvent::Join(id) | GuestEvent::Back(id)) = event;
+        let (GuestEvent::Booted(id)
+        | GuestEvent::Join(id)
+        | GuestEvent::Back(id)
+        | GuestEvent::Probe(id)) = event;
         let Some(guest) = self.guests.get(&id).filter(|guest| guest.is_on) else { return };
-        let Some(cloud) = clouds.get_mut(&guest.cloud) else { return };
-        match (event, guest.stage) {
-            (GuestEvent::Booted(_), Stage::Booting) => self.booted(cloud, id, at),
-            (GuestEvent::Join(_), Stage::Joining) => self.join(cloud, id, at),
+        let (stage, own) = (guest.stage, guest.cloud.clone());
+        let reaches_api = self.reaches_api(clouds, id);
+        let Some(cloud) = clouds.get_mut(&own) else { return };
+        match (event, stage) {
+            (GuestEvent::Booted(_), Stage::Booting) => {
+                self.booted(cloud, id, at);
+                self.say_first_words(clouds, id);
+            }
+            (GuestEvent::Join(_), Stage::Joining) => self.join(cloud, (id, reaches_api), at),
             (GuestEvent::Back(_), Stage::Joined) => self.back(id, at),
+            (GuestEvent::Probe(_), Stage::Joined) => self.probe(clouds, id, at),
             _ => {}
         }
+    }
+
+    fn reaches_api(&self, clouds: &Clouds, id: Uuid) -> bool {
+        let guest = self.guests.get(&id);
+        let plan = guest.and_then(|guest| Some((guest.cloud.as_str(), guest.plan.as_ref()?)));
+        plan.is_none_or(|(own, plan)| {
+            plan.is_first() || probing::connects(&self.reach, clouds, own, &plan.endpoint)
+        })
     }
 
     fn booted(&mut self, cloud: &mut Cloud, id: Uuid, at: Timestamp) {
@@ -269,7 +306,7 @@ impl Guests {
         }
     }
 
-    fn join(&mut self, cloud: &mut Cloud, id: Uuid, at: Timestamp) {
+    fn join(&mut self, cloud: &mut Cloud, (id, reaches_api): (Uuid, bool), at: Timestamp) {
         let Some(server) = cloud.compute.servers.get(id) else { return };
         let name = server.name.clone();
         if cloud.faults.of_server(&name, &[Trouble::NeverJoins], &mut cloud.dice).is_some() {
@@ -279,9 +316,18 @@ impl Guests {
         let Some(guest) = self.guests.get(&id) else { return };
         let Some(plan) = guest.plan.clone() else { return };
         let waited = at.duration_since(guest.since);
-        match self.kubeadm(cloud, (id, &plan), at) {
+        let result = if reaches_api {
+            self.kubeadm(cloud, (id, &plan), at)
+        } else {
+            Err(Setback::Again(format!("dial tcp {}: i/o timeout", plan.endpoint)))
+        };
+        match result {
             Ok(()) => {
                 if let Some(guest) = self.guests.get_mut(&id) {
+                    guest.probing = plan.probe.map(|targets| Box::new(Probing::new(targets)));
+                    if guest.probing.is_some() {
+                        self.agenda.add(at, GuestEvent::Probe(id));
+                    }
                     guest.stage = Stage::Joined;
                     guest.plan = None;
                     guest.ca = None;

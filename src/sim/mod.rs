@@ -10,6 +10,7 @@
 //! | [`openstack`] | the HTTP faces of a cloud |
 //! | [`kubernetes`] | tenant clusters: objects, controllers, kubelets, and their HTTP face |
 //! | [`guest`], [`user_data`], [`node_facing`] | what happens inside servers |
+//! | [`reach`], [`probing`] | what reaches what, and what canaries find of it |
 //! | [`clusters`] | which servers carry which cluster |
 //! | [`truth`], [`control`], [`serve`], [`knobs`] | for tests and demos; `zcpd sim` as a process |
 //!
@@ -29,6 +30,8 @@ pub mod kubernetes;
 pub mod network;
 pub mod node_facing;
 pub mod openstack;
+pub mod probing;
+pub mod reach;
 pub mod scaled_clock;
 pub mod serve;
 pub mod settings;
@@ -37,6 +40,7 @@ pub mod user_data;
 pub mod world;
 
 pub use node_facing::{Fetch, Fetched, NodeFacing};
+pub use reach::Reach;
 pub use settings::{CloudSettings, Timing, WorldSettings};
 pub use truth::Truth;
 pub use world::World;

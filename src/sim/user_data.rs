@@ -8,6 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
 use super::kubernetes::Taint;
+use crate::domain::canary::Targets;
 
 /// What a server is to become.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +25,9 @@ pub struct GuestPlan {
     pub labels: Vec<(String, String)>,
     /// Taints that the kubelet registers with.
     pub taints: Vec<Taint>,
+    /// What a canary tries: `/etc/zcp/probe.json`.
+    #[serde(default)]
+    pub probe: Option<Targets>,
 }
 
 /// What a guest does with kubeadm.
@@ -168,20 +172,27 @@ pub fn read(user_data: &str) -> Result<GuestPlan, String> {
         Some(text) => Some(json(text, "/etc/zcp/bundle.json")?),
         None => None,
     };
-    plan(about, &documents, bundle)
+    let probe = match files.get("/etc/zcp/probe.json") {
+        Some(text) => Some(json(text, "/etc/zcp/probe.json")?),
+        None => None,
+    };
+    if probe.is_some() {
+        file("/usr/local/lib/zcp/probe")?;
+    }
+    plan(about, &documents, (bundle, probe))
 }
 
 fn plan(
     about: About,
     documents: &[Document],
-    bundle: Option<BundleSource>,
+    (bundle, probe): (Option<BundleSource>, Option<Targets>),
 ) -> Result<GuestPlan, String> {
     let of_kind = |kind: &str| documents.iter().find(|document| document.kind == kind);
     let main = of_kind("InitConfiguration").or_else(|| of_kind("JoinConfiguration"));
     let main = main.ok_or("kubeadm.yaml has neither an init nor a join configuration")?;
     let task = task(main, of_kind("ClusterConfiguration"), bundle)?;
     let is_worker = matches!(task, GuestTask::JoinWorker { .. });
-    if is_worker != (about.role == "worker") {
+    if is_worker != matches!(about.role.as_str(), "worker" | "canary") {
         return Err(format!("role {} does not fit kubeadm.yaml", about.role));
     }
     let registration = main.node_registration.as_ref();
@@ -194,6 +205,7 @@ fn plan(
         task,
         labels: arguments.map(Arguments::labels).unwrap_or_default(),
         taints: registration.map(|node| node.taints.clone()).unwrap_or_default(),
+        probe,
     })
 }
 
@@ -221,6 +233,11 @@ fn task(
 }
 
 impl GuestPlan {
+    /// Whether it makes a cluster, so that there is no API to be reached before.
+    pub fn is_first(&self) -> bool {
+        matches!(self.task, GuestTask::Init { .. })
+    }
+
     /// Where the keys of a control-plane server are.
     pub fn bundle(&self) -> Option<&BundleSource> {
         match &self.task {

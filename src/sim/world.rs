@@ -22,6 +22,7 @@ use super::guest::Guests;
 use super::kubernetes::KubeCluster;
 use super::node_facing::NodeFacing;
 use super::openstack;
+use super::reach::Reach;
 use super::settings::{CloudSettings, WorldSettings};
 use crate::clock::SharedClock;
 
@@ -202,6 +203,12 @@ impl World {
     pub fn with_guests<R>(&self, look: impl FnOnce(&Guests) -> R) -> R {
         self.advance();
         look(&self.locked().guests)
+    }
+
+    /// Reads or changes what reaches what.
+    pub fn with_reach<R>(&self, act: impl FnOnce(&mut Reach) -> R) -> R {
+        self.advance();
+        act(&mut self.locked().guests.reach)
     }
 
     pub(super) fn clock(&self) -> SharedClock {

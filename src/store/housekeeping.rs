@@ -12,6 +12,8 @@ const IDEMPOTENCY_AGE: SignedDuration = SignedDuration::from_hours(24);
 const REPLICA_AGE: SignedDuration = SignedDuration::from_hours(24);
 /// A preflight that no migration came of says nothing about the present after this.
 const PREFLIGHT_AGE: SignedDuration = SignedDuration::from_hours(30 * 24);
+/// What a canary found is believed for a day; its row is read when something was wrong with that.
+const CANARY_AGE: SignedDuration = SignedDuration::from_hours(30 * 24);
 /// Rows deleted by one statement: some ten milliseconds.
 const BATCH: i64 = 5000;
 
@@ -26,6 +28,8 @@ pub struct Swept {
     pub replicas: u64,
     /// Of `preflights`.
     pub preflights: u64,
+    /// Of `canaries`.
+    pub canaries: u64,
 }
 
 /// Deletes all dead rows.
@@ -41,11 +45,15 @@ pub async fn run(store: &Store, now: Timestamp) -> Result<Swept, StoreError> {
          SELECT id FROM preflights p WHERE created_at < $1
            AND NOT EXISTS (SELECT 1 FROM migrations WHERE preflight_id = p.id)
          ORDER BY created_at LIMIT $2)";
+    const CANARIES: &str = "DELETE FROM canaries WHERE id IN (
+         SELECT id FROM canaries
+         WHERE finished_at < $1 AND probe IN ('never', 'gone') LIMIT $2)";
     Ok(Swept {
         events: batches(store, EVENTS, now - EVENT_AGE).await?,
         idempotency_keys: batches(store, KEYS, now - IDEMPOTENCY_AGE).await?,
         replicas: batches(store, REPLICAS, now - REPLICA_AGE).await?,
         preflights: batches(store, PREFLIGHTS, now - PREFLIGHT_AGE).await?,
+        canaries: batches(store, CANARIES, now - CANARY_AGE).await?,
     })
 }
 

@@ -7,6 +7,7 @@
 
 pub mod audit;
 pub mod bundles;
+pub mod canaries;
 mod change;
 pub mod cloud_pairs;
 pub mod cloud_progress;

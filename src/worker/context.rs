@@ -54,6 +54,33 @@ pub struct Settings {
     pub parallel_steps: usize,
     /// kube-vip's image.
     pub kube_vip_image: String,
+    /// What canaries try besides their cluster.
+    pub canary: CanarySettings,
+}
+
+/// What canaries try besides their cluster; what is empty is not tried.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CanarySettings {
+    /// URL of the registry that images come from.
+    pub registry: String,
+    /// Names that every node must resolve.
+    pub names: Vec<String>,
+    /// Time server; `local` asks the node whether its clock is in step with any.
+    pub time: String,
+    /// Image of the pod that tries the way back from an old node: needs a shell and `chroot`.
+    pub probe_image: String,
+}
+
+impl Default for CanarySettings {
+    /// What kubeadm's own images need.
+    fn default() -> Self {
+        Self {
+            registry: "https://registry.k8s.io/v2/".to_owned(),
+            names: vec!["registry.k8s.io".to_owned()],
+            time: "local".to_owned(),
+            probe_image: "registry.k8s.io/e2e-test-images/agnhost:2.53".to_owned(),
+        }
+    }
 }
 
 impl Default for Settings {
@@ -71,6 +98,7 @@ impl Default for Settings {
             shrink_drain: Duration::from_hours(1),
             parallel_steps: 8,
             kube_vip_image: "ghcr.io/kube-vip/kube-vip:v1.0.0".to_owned(),
+            canary: CanarySettings::default(),
         }
     }
 }

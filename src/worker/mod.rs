@@ -89,7 +89,7 @@ impl fmt::Display for ParkReason {
 
 /// Every step that calls outside, by the name at which tests kill it. The crash matrix fails when
 /// one of them is never taken, and `Context::call` refuses a name that is not here.
-pub const STEPS: [&str; 36] = [
+pub const STEPS: [&str; 42] = [
     "check cloud",
     "read inventory",
     "list servers",
@@ -118,6 +118,12 @@ pub const STEPS: [&str; 36] = [
     "delete port",
     "delete node",
     "delete server group",
+    "read canary",
+    "ask kubelet",
+    "ensure probe",
+    "read probe",
+    "delete probe",
+    "read console",
     "list ours",
     "delete orphan",
     "list objects",

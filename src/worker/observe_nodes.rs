@@ -8,7 +8,7 @@ use super::labels;
 use super::{Next, Reconciler, WorkError};
 use crate::domain::cluster::ClusterPhase;
 use crate::domain::ids::ClusterId;
-use crate::domain::node::{Desired, Kubelet, Node, NodeStage, Outside, Role};
+use crate::domain::node::{Desired, Kubelet, Node, NodeStage, Outside};
 use crate::domain::node_view::{NodeView, Readiness};
 use crate::kubernetes::nodes::{DaemonRef, DaemonView};
 use crate::store::nodes::NodeRow;
@@ -34,7 +34,7 @@ impl ObserveNodes {
             !matches!(node.stage(), NodeStage::Usable) || node.desired == Desired::Absent
         };
         let is_busy = loaded.migration.is_some()
-            || loaded.nodes.iter().any(|row| row.node.role == Role::Worker && settling(&row.node));
+            || loaded.nodes.iter().any(|row| row.node.role.joins() && settling(&row.node));
         let settings = &self.context.settings;
         if is_busy { settings.busy_period } else { settings.nodes_period }
     }

@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use http::Method;
 use serde_json::json;
@@ -17,7 +18,7 @@ use tokio::task::JoinSet;
 use zcp::clock::{Ids, SeededIds};
 use zcp::domain::ids::{ClusterId, MigrationId};
 use zcp::domain::migration::{Phase, Verb};
-use zcp::sim::faults::{Chance, Effect, Rule};
+use zcp::sim::faults::{Chance, Effect, Mishap, Rule, Trouble};
 use zcp::worker::crash::{CrashPoints, Crashed, Point};
 
 use crate::support::world::{Prepared, TestWorld, WorldOptions};
@@ -40,9 +41,11 @@ enum Scenario {
     Object,
     /// A migration that the API started, paused and cancelled gets an object that says so.
     Mirror,
+    /// Two canaries, of which one does not join.
+    Canary,
 }
 
-const SCENARIOS: [Scenario; 11] = [
+const SCENARIOS: [Scenario; 12] = [
     Scenario::Create,
     Scenario::Grow,
     Scenario::Shrink,
@@ -54,6 +57,20 @@ const SCENARIOS: [Scenario; 11] = [
     Scenario::Orphan,
     Scenario::Object,
     Scenario::Mirror,
+    Scenario::Canary,
+];
+
+/// What is struck in the scenario of canaries: its own steps, and its server's. The others are
+/// those of any node, which other scenarios strike.
+const CANARY_STEPS: [&str; 8] = [
+    "create server",
+    "read canary",
+    "ask kubelet",
+    "ensure probe",
+    "read probe",
+    "delete probe",
+    "read console",
+    "delete server",
 ];
 
 #[derive(Debug, Clone, Copy)]
@@ -71,7 +88,11 @@ struct Start {
 
 impl Scenario {
     async fn start(self) -> Start {
-        let mut world = TestWorld::new(WorldOptions::default()).await;
+        let mut options = WorldOptions::default();
+        if self == Self::Canary {
+            options.settings = |settings| settings.join_deadline = Duration::from_secs(60);
+        }
+        let mut world = TestWorld::new(options).await;
         if self.is_managed() {
             world = world.with_management().await;
         }
@@ -105,6 +126,11 @@ impl Scenario {
             let rule = Rule::new("nova", "create_server", lost, Chance::next(1));
             world.sim.with_cloud("east", |cloud, _| cloud.faults.rules.push(rule));
         }
+        if self == Self::Canary {
+            world.sim.with_cloud("west", |cloud, _| {
+                cloud.faults.mishaps.push(Mishap::next(Trouble::NeverJoins, 1));
+            });
+        }
         if self == Self::Stray {
             let name = world.worker_names(cluster).pop().expect("a worker");
             let mark = json!({"zcp.io/cordoned-by": "migration-that-was"});
@@ -134,6 +160,11 @@ impl Scenario {
                 world.wake_management().await;
                 migration = Some(id);
             }
+            Self::Canary => {
+                for flavor in ["m1.k8s-2c4g", "m1.k8s-4c8g"] {
+                    world.wish_canary(cluster, flavor).await;
+                }
+            }
             Self::Grow | Self::Unclear => world.scale(cluster, 2).await,
             Self::Shrink => world.scale(cluster, 1).await,
             Self::Forward => migration = Some(world.migrate(cluster, waves("auto")).await),
@@ -161,6 +192,7 @@ impl Scenario {
             Self::Create | Self::Grow | Self::Shrink | Self::Unclear => {
                 world.is_ready(cluster).await
             }
+            Self::Canary => world.are_canaries_over(cluster).await,
             Self::Stray => world.cordons(cluster) == 0,
             Self::Orphan => world.sim.truth().ports.len() == 3,
             Self::Forward => phase == Some(Phase::Succeeded) && world.is_ready(cluster).await,
@@ -202,7 +234,8 @@ impl Scenario {
             | Self::Stray
             | Self::Orphan
             | Self::Object
-            | Self::Mirror => (1, "east"),
+            | Self::Mirror
+            | Self::Canary => (1, "east"),
             Self::Grow | Self::Back | Self::Unclear => (2, "east"),
             Self::Forward => (2, "west"),
             Self::Delete => (0, "east"),
@@ -216,7 +249,8 @@ impl Scenario {
             | Self::Orphan
             | Self::Delete
             | Self::Object
-            | Self::Mirror => (0, 2),
+            | Self::Mirror
+            | Self::Canary => (0, 2),
             Self::Grow | Self::Shrink | Self::Unclear => (1, 3),
             Self::Forward | Self::Back => (2, 4),
         };
@@ -384,6 +418,9 @@ async fn matrix(scenario: Scenario) {
     let dice = SeededIds::new(seed);
     let mut cases = 0;
     for (step, times) in &taken {
+        if scenario == Scenario::Canary && !CANARY_STEPS.contains(step) {
+            continue;
+        }
         for point in Point::ALL {
             for mode in [Mode::Restart, Mode::Takeover] {
                 #[expect(
@@ -459,6 +496,11 @@ async fn an_object_survives_a_crash_at_every_step() {
 #[tokio::test]
 async fn the_object_of_a_migration_survives_a_crash_at_every_step() {
     matrix(Scenario::Mirror).await;
+}
+
+#[tokio::test]
+async fn canaries_survive_a_crash_at_every_step() {
+    matrix(Scenario::Canary).await;
 }
 
 #[tokio::test]

@@ -66,6 +66,7 @@ fn offering(view: OfferingView) -> Offering {
         kubernetes_version: view.spec.kubernetes_version,
         addon_manager_version: view.spec.addon_manager_version,
         images: view.spec.images,
+        cni_ports: view.spec.cni_ports,
         node_daemons: view.spec.node_daemons,
         cni_manifest: Some(view.spec.cni_manifest),
         created_at: view.created_at,

@@ -65,6 +65,9 @@ impl fmt::Display for Step {
     }
 }
 
+/// Servers that may fail in one place before a person should look: each costs a join deadline.
+const TRIES: u32 = 3;
+
 /// Plans what can be done now.
 pub fn plan(snapshot: &Snapshot) -> Plan<Step> {
     let mut planner = Planner { s: snapshot, plan: Plan::default() };
@@ -158,6 +161,15 @@ impl<'a> Planner<'a> {
         }
         for reason in lacking {
             self.plan.wait(reason);
+        }
+        let resumed = self.s.migration.resumed_at;
+        let worn = self
+            .new_nodes()
+            .find(|node| node.attempt >= TRIES && resumed.is_none_or(|at| node.created_at > at));
+        if let Some(node) = worn {
+            let why = node.trouble.as_deref().unwrap_or("see the cluster's events");
+            let reason = format!("{} servers in a row came to nothing: {why}", node.attempt);
+            self.plan.step(Step::Pause(reason.clone()), reason);
         }
     }
 

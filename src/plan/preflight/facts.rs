@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
+use super::canary::CanaryFacts;
 use crate::domain::cloud::{CloudPhase, CloudSpec};
 use crate::domain::cloud_pair::CloudPairSpec;
 use crate::domain::cluster::ClusterNetwork;
@@ -51,6 +52,8 @@ pub struct Facts {
     pub user_data_max: usize,
     /// What else is under way with the cluster.
     pub other_jobs: Vec<String>,
+    /// Canaries on the target, as far as they are.
+    pub canaries: Vec<CanaryFacts>,
 }
 
 /// A cluster.
@@ -58,6 +61,8 @@ pub struct Facts {
 pub struct ClusterFacts {
     /// Its name.
     pub name: String,
+    /// `address:port` of its API.
+    pub endpoint: String,
     /// What it runs.
     pub offering: OfferingSpec,
     /// Addresses and names inside.

@@ -8,6 +8,7 @@
 //! not agree. Final (not to be waived) if it cannot work at all. WARN if the migration copes by
 //! itself, by waiting, and the owner should know beforehand.
 
+mod canary;
 mod capacity;
 mod facts;
 mod moves;
@@ -22,6 +23,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::domain::insight::{Insight, Level};
 
+pub use canary::{CanaryEnd, CanaryFacts, CanaryState, is_bad};
 pub use facts::{CloudFacts, ClusterFacts, Facts, PoolFacts};
 pub use moves::{assign_waves, plan_move};
 pub use target::target_flavors;
@@ -70,6 +72,7 @@ const CHECKS: &[Check] = &[
     system::webhooks,
     system::network_policies,
     system::actors,
+    canary::canaries,
 ];
 
 /// What there is to say, in the order of the checks.
@@ -110,7 +113,9 @@ pub fn verdict(
     now: Timestamp,
 ) -> Verdict {
     let Some(checked_at) = checked_at.filter(|_| is_done) else {
-        return Verdict::Pending("clouds and cluster are being looked at".to_owned());
+        let canary = insights.iter().find(|one| one.id.as_str() == "canary" && one.blocks(now));
+        let looking = || "clouds and cluster are being looked at".to_owned();
+        return Verdict::Pending(canary.map_or_else(looking, Insight::line));
     };
     if now.duration_since(checked_at) > FRESH {
         return Verdict::Pending(format!("what was seen at {checked_at:.0} is too old"));

@@ -1,14 +1,19 @@
 //! What happens to pods when their nodes are drained.
 
 use super::facts::Facts;
+use crate::domain::canary::PROBE_LABEL;
 use crate::domain::insight::Insight;
 use crate::domain::survey::{BudgetFacts, PodFacts, Survey};
 
-/// Pods on the nodes that are to be drained, of those that a drain asks to go.
+/// Pods on the nodes that are to be drained, of those that a drain asks to go. A canary's own pod on
+/// an old node is gone before a drain.
 pub(super) fn moved<'a>(facts: &'a Facts, survey: &'a Survey) -> Vec<&'a PodFacts> {
     let old = facts.old_names();
-    let is_moved =
-        |pod: &&PodFacts| pod.is_moved() && pod.node.as_deref().is_some_and(|n| old.contains(n));
+    let is_moved = |pod: &&PodFacts| {
+        pod.is_moved()
+            && !pod.labels.contains_key(PROBE_LABEL)
+            && pod.node.as_deref().is_some_and(|n| old.contains(n))
+    };
     survey.pods.iter().filter(is_moved).collect()
 }
 

@@ -16,6 +16,7 @@ use super::KubeCluster;
 use super::auth::{self, Caller};
 use super::discovery;
 use super::faults::AnswerTime;
+use super::probing;
 use super::refusal::{Outcome, Refusal};
 use super::resource;
 use super::rest::{self, Answer, Call, List, Verb};
@@ -100,6 +101,13 @@ async fn answer(face: &Face, request: Request) -> Outcome<Reply> {
     let caller = caller_of(face, &request)?;
     let path = request.uri().path().to_owned();
     let segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
+    if let ["api", "v1", "nodes", name, "proxy", ..] = segments.as_slice() {
+        if caller.as_ref().is_some_and(Caller::is_anonymous) {
+            return Err(Refusal::new(403, "Forbidden", "nodes/proxy is forbidden"));
+        }
+        let ask = |state: &mut State| probing::ask_kubelet(state, name);
+        return face.cluster.with_state(face.clock.now(), ask).map(Reply::Text);
+    }
     if let Some(reply) = fixed_reply(face, &segments, caller.as_ref()) {
         return reply;
     }

@@ -1,5 +1,6 @@
 //! Faults that a test or an operator of the simulation switches on.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -25,6 +26,8 @@ pub struct Faults {
     pub never_ready: Vec<PodMatch>,
     /// Pods that never finish terminating.
     pub stuck: Vec<PodMatch>,
+    /// Nodes whose kubelets the API server does not reach.
+    pub silent_kubelets: BTreeSet<String>,
 }
 
 /// An answer for the next few requests of a kind.

@@ -12,7 +12,7 @@
 //! | `schema` | custom resources, held to their definitions |
 //! | `store`, `resource`, `object`, `selector`, `refusal` | objects, and how they are read |
 //! | `state` | one cluster and how its time passes |
-//! | `nodes`, `pods`, `scheduler`, `volumes` | machines, kubelets, where pods run |
+//! | `nodes`, `pods`, `scheduler`, `volumes`, `probing` | machines, kubelets, where pods run |
 //! | `replicas`, `deployments`, `stateful`, `daemons` | workload controllers |
 //! | `disruption`, `eviction`, `garbage` | budgets, evictions, owner references, namespaces |
 //! | `faults`, `counters`, `settings`, `snapshot` | knobs, numbers, persistence |
@@ -33,6 +33,7 @@ mod nodes;
 mod object;
 mod patch;
 mod pods;
+mod probing;
 mod refusal;
 mod replicas;
 mod resource;

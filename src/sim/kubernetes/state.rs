@@ -135,7 +135,13 @@ impl State {
         if kind.resource().has_generation {
             object["metadata"]["generation"] = 1.into();
         }
+        let owners = object::items(&object, "/metadata/ownerReferences");
+        let has_owner = |owner: &Value| self.store.has_uid(owner["uid"].as_str().unwrap_or(""));
+        let is_orphan = !owners.is_empty() && !owners.iter().any(has_owner);
         let stored = self.store.put(kind, object);
+        if is_orphan {
+            self.store.note_deletion();
+        }
         (object::namespace(&stored).to_owned(), object::name(&stored).to_owned())
     }
 

@@ -206,6 +206,11 @@ impl Store {
         std::mem::take(&mut self.has_deletions)
     }
 
+    /// Has the garbage collector look for what has no owner.
+    pub(super) fn note_deletion(&mut self) {
+        self.has_deletions = true;
+    }
+
     /// Has the controllers look again.
     pub(super) fn touch(&mut self) {
         self.is_dirty = true;

@@ -128,7 +128,7 @@ fn read_node(row: &PgRow) -> Result<Node, StoreError> {
         id: row.try_get("id")?,
         cluster_id: row.try_get("cluster_id")?,
         pool_id: row.try_get("pool_id")?,
-        role: word(row, "role", &[Role::ControlPlane, Role::Worker], Role::as_str)?,
+        role: word(row, "role", &Role::ALL, Role::as_str)?,
         member: member.and_then(|n| u16::try_from(n).ok()),
         name: row.try_get("name")?,
         cloud_id: row.try_get("cloud_id")?,
@@ -164,8 +164,10 @@ pub struct NewNodeRow {
     pub id: NodeId,
     /// Its cluster.
     pub cluster_id: ClusterId,
-    /// Its pool; none for the control plane.
+    /// Its pool; only workers have one.
     pub pool_id: Option<PoolId>,
+    /// What it is for.
+    pub role: Role,
     /// Where.
     pub cloud_id: CloudId,
     /// Under which account.
@@ -186,12 +188,14 @@ pub struct NewNodeRow {
     pub image: Option<String>,
     /// The migration that it is made for.
     pub job_id: Option<MigrationId>,
-    /// Its server group.
-    pub group_id: Uuid,
+    /// Its server group; a canary has none.
+    pub group_id: Option<Uuid>,
     /// How many rows failed before in its place.
     pub attempt: u32,
     /// Nothing is tried before.
     pub not_before: Option<jiff::Timestamp>,
+    /// Why the one before failed in its place.
+    pub trouble: Option<String>,
     /// Its sealed secrets.
     pub secret: Sealed,
     /// Hash of its bundle token, for control-plane members.
@@ -202,20 +206,19 @@ pub struct NewNodeRow {
 
 /// Inserts a node that is wanted.
 pub async fn insert(tx: &mut Tx, new: NewNodeRow) -> Result<(), StoreError> {
-    let role = if new.pool_id.is_some() { Role::Worker } else { Role::ControlPlane };
     let result = sqlx::query(
         "INSERT INTO nodes (id, cluster_id, pool_id, cloud_id, account_id, role, member, name,
              flavor, zone, job_id, group_id, attempt, not_before, secret, bundle_token_hash,
-             created_at, network, security_group, image)
+             created_at, network, security_group, image, trouble)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17,
-                 $18, $19, $20)",
+                 $18, $19, $20, $21)",
     )
     .bind(new.id)
     .bind(new.cluster_id)
     .bind(new.pool_id)
     .bind(new.cloud_id)
     .bind(new.account_id)
-    .bind(role.as_str())
+    .bind(new.role.as_str())
     .bind(new.member.map(i32::from))
     .bind(new.name)
     .bind(new.flavor)
@@ -230,6 +233,7 @@ pub async fn insert(tx: &mut Tx, new: NewNodeRow) -> Result<(), StoreError> {
     .bind(new.network)
     .bind(new.security_group)
     .bind(new.image)
+    .bind(new.trouble)
     .execute(&mut **tx)
     .await?;
     expect_rows(&result, 1)

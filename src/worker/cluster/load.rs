@@ -6,14 +6,15 @@ use jiff::SignedDuration;
 
 use crate::domain::cloud::CloudPhase;
 use crate::domain::cloud_pair::CloudPairSpec;
-use crate::domain::ids::{CloudId, ClusterId, NodeId};
+use crate::domain::ids::{CanaryId, CloudId, ClusterId, NodeId};
 use crate::domain::migration::Migration;
 use crate::domain::node::{Node, Role};
 use crate::domain::outside::{OutsideError, OutsideKind};
 use crate::openstack::CloudClient;
-use crate::plan::cluster::{Cloud, Cluster, Group, Snapshot};
+use crate::plan::cluster::{Canary, Cloud, Cluster, Group, Snapshot};
 use crate::plan::pool::Pool;
 use crate::plan::resolve::{Names, Place, Side, Way};
+use crate::store::canaries::{self, CanaryRow};
 use crate::store::cloud_pairs;
 use crate::store::cloud_progress::{self, AccountWork, CloudWork};
 use crate::store::cluster_progress::{self, ClusterWork, PoolWork};
@@ -32,6 +33,7 @@ pub(in crate::worker) struct Loaded {
     pub pools: Vec<PoolWork>,
     pub nodes: Vec<NodeRow>,
     pub groups: Vec<GroupRow>,
+    pub canaries: Vec<CanaryRow>,
     pub migration: Option<Migration>,
     /// What is mapped between the clouds of its migration.
     pub pair: Option<CloudPairSpec>,
@@ -46,6 +48,12 @@ impl Loaded {
     pub fn node(&self, id: NodeId) -> Result<&NodeRow, WorkError> {
         let found = self.nodes.iter().find(|row| row.node.id == id);
         found.ok_or_else(|| WorkError::internal(format!("node {id} is not open")))
+    }
+
+    /// One of its open canaries.
+    pub fn canary(&self, id: CanaryId) -> Result<&CanaryRow, WorkError> {
+        let found = self.canaries.iter().find(|canary| canary.id == id);
+        found.ok_or_else(|| WorkError::internal(format!("canary {id} is not open")))
     }
 
     /// Its open workers.
@@ -124,6 +132,7 @@ pub(in crate::worker) async fn load(
     let pools = cluster_progress::pools(&mut *tx, id).await?;
     let nodes = nodes::open_of_cluster(&mut *tx, id).await?;
     let groups = groups::of_cluster(&mut *tx, id).await?;
+    let canaries = canaries::open_of_cluster(&mut *tx, id).await?;
     let migration = migration_progress::active(&mut tx, id).await?;
     let pair = match &migration {
         Some(m) => cloud_pairs::find(&mut *tx, (m.source, m.target)).await?.map(|row| row.spec),
@@ -132,6 +141,7 @@ pub(in crate::worker) async fn load(
     let mut ids: Vec<CloudId> = vec![cluster.control_plane_cloud];
     ids.extend(pools.iter().map(|pool| pool.cloud_id));
     ids.extend(nodes.iter().map(|row| row.node.cloud_id));
+    ids.extend(canaries.iter().map(|canary| canary.place.cloud_id));
     ids.extend(groups.iter().map(|group| group.cloud_id));
     ids.extend(migration.iter().flat_map(|m| [m.source, m.target]));
     let mut clouds = BTreeMap::new();
@@ -158,6 +168,7 @@ pub(in crate::worker) async fn load(
             pools: Vec::new(),
             nodes: Vec::new(),
             migration: migration.clone(),
+            canaries: canaries.iter().map(plan_canary).collect(),
             groups: Vec::new(),
             clouds: BTreeMap::new(),
             join_deadline: SignedDuration::try_from(context.settings.join_deadline)
@@ -167,6 +178,7 @@ pub(in crate::worker) async fn load(
         pools,
         nodes,
         groups,
+        canaries,
         migration,
         pair,
         clouds,
@@ -205,6 +217,19 @@ fn fill(loaded: &mut Loaded) {
             (cloud.id, plan)
         })
         .collect();
+}
+
+fn plan_canary(row: &CanaryRow) -> Canary {
+    Canary {
+        id: row.id,
+        cloud: row.place.cloud_id,
+        is_wanted: row.is_wanted,
+        node: row.node_id,
+        probe: row.probe,
+        has_peer_report: row.peer_report.is_some(),
+        outcome: row.outcome,
+        created_at: row.created_at,
+    }
 }
 
 /// A pool as planners see it.

@@ -15,6 +15,7 @@
 //! What a frozen replica makes after it lost its lease (a second port) nobody owns; the sweep
 //! finds it.
 
+mod canary;
 mod going;
 pub(super) mod load;
 mod members;
@@ -127,6 +128,9 @@ impl ClusterWorker {
             Step::LiftCordon(node) => self.lift_cordon(lease, loaded, loaded.node(*node)?).await,
             Step::RevokeToken(node) => self.revoke_token(lease, loaded, loaded.node(*node)?).await,
             Step::DrainNode(node) => self.drain_node(lease, loaded, loaded.node(*node)?).await,
+            Step::FailNode(node) => {
+                self.fail_node(lease, loaded, (loaded.node(*node)?, reason)).await
+            }
             Step::DeleteServer(node) => {
                 self.delete_server(lease, loaded, loaded.node(*node)?).await
             }
@@ -138,6 +142,15 @@ impl ClusterWorker {
                 self.delete_object(lease, loaded, loaded.node(*node)?).await
             }
             Step::CloseNode(node) => self.close_node(lease, loaded.node(*node)?).await,
+            Step::AddCanary(id) => self.add_canary(lease, loaded, loaded.canary(*id)?).await,
+            Step::Probe(id) => self.probe(lease, loaded, loaded.canary(*id)?).await,
+            Step::FailCanary(id) => {
+                self.fail_canary(lease, loaded, (loaded.canary(*id)?, reason)).await
+            }
+            Step::EndCanary(id, outcome) => {
+                self.end_canary(lease, loaded, (loaded.canary(*id)?, *outcome)).await
+            }
+            Step::DeleteProbe(id) => self.delete_probe(lease, loaded, loaded.canary(*id)?).await,
             Step::DeleteGroup(group) => self.delete_group(lease, loaded, *group).await,
             Step::DeleteVipPort => self.delete_vip_port(lease, loaded).await,
             Step::CloseCluster => self.close_cluster(lease, loaded).await,

@@ -5,15 +5,16 @@ use secrecy::ExposeSecret;
 use super::{ClusterWorker, Done};
 use crate::bootstrap::tokens;
 use crate::domain::ids::NodeId;
+use crate::domain::node::{Desired, Role};
 use crate::plan::cluster::NewNode;
 use crate::plan::resolve;
 use crate::store::cluster_progress;
 use crate::store::events::EventType;
 use crate::store::nodes::progress::Change;
 use crate::store::nodes::{self, NewNodeRow, NodeRow, progress};
-use crate::store::seal::Place;
+use crate::store::seal::{Place, Sealed};
 use crate::store::work::{Lease, WorkKind, wake_all};
-use crate::store::{groups, migration_progress};
+use crate::store::{canaries, groups, migration_progress};
 use crate::worker::WorkError;
 use crate::worker::cluster::load::Loaded;
 use crate::worker::timeline::{NodeEvent, record_node};
@@ -44,13 +45,7 @@ impl ClusterWorker {
         let kind = pool.map_or("cp", |pool| pool.name.as_str());
         let name = tokens::node_name(context.ids.as_ref(), &loaded.cluster.name, kind);
         let bundle = new.member.map(|_| tokens::node_token(context.ids.as_ref()));
-        let secrets = Secrets {
-            bootstrap: tokens::bootstrap_token(context.ids.as_ref()).reveal(),
-            bundle: bundle.as_ref().map(|token| token.secret.expose_secret().to_owned()),
-        };
-        let plain = serde_json::to_vec(&secrets)
-            .map_err(|error| WorkError::internal(format!("secrets of a node: {error}")))?;
-        let place = Place::new("nodes", id.0, "secret");
+        let shown = bundle.as_ref().map(|token| token.secret.expose_secret().to_owned());
         let there = match pool {
             Some(pool) => loaded.place(pool, new.cloud)?,
             None => resolve::Place {
@@ -65,6 +60,7 @@ impl ClusterWorker {
             id,
             cluster_id: loaded.cluster.id,
             pool_id: new.pool,
+            role: if new.pool.is_some() { Role::Worker } else { Role::ControlPlane },
             cloud_id: new.cloud,
             account_id: account.id,
             member: new.member,
@@ -75,10 +71,11 @@ impl ClusterWorker {
             security_group: there.security_group,
             image: there.image,
             job_id: loaded.migration.as_ref().map(|m| m.id).filter(|_| new.pool.is_some()),
-            group_id: group,
+            group_id: Some(group),
             attempt: new.attempt,
             not_before: new.not_before,
-            secret: context.keys.seal(place, &plain, context.ids.as_ref()),
+            trouble: last_trouble(loaded, new),
+            secret: self.seal_secrets(id, shown)?,
             bundle_token_hash: bundle.map(|token| token.hash.to_vec()),
             created_at: context.now(),
         };
@@ -88,6 +85,19 @@ impl ClusterWorker {
         record_node(&mut tx, (&loaded.cluster, id), event, context.now()).await?;
         tx.commit().await?;
         Ok(Done::Progress)
+    }
+
+    /// A node's secrets, made anew and sealed for its row.
+    pub(super) fn seal_secrets(
+        &self,
+        id: NodeId,
+        bundle: Option<String>,
+    ) -> Result<Sealed, WorkError> {
+        let ids = self.context.ids.as_ref();
+        let secrets = Secrets { bootstrap: tokens::bootstrap_token(ids).reveal(), bundle };
+        let plain = serde_json::to_vec(&secrets)
+            .map_err(|error| WorkError::internal(format!("secrets of a node: {error}")))?;
+        Ok(self.context.keys.seal(Place::new("nodes", id.0, "secret"), &plain, ids))
     }
 
     /// Wants a node absent. One way.
@@ -124,6 +134,7 @@ impl ClusterWorker {
         let mut tx = self.context.fenced(lease).await?;
         let change = cluster_progress::Change::Close;
         cluster_progress::write(&mut tx, loaded.cluster.id, change, now).await?;
+        canaries::close_all(&mut tx, loaded.cluster.id, now).await?;
         let event = NodeEvent::new(
             EventType::Normal,
             "ClusterDeleted",
@@ -133,4 +144,16 @@ impl ClusterWorker {
         tx.commit().await?;
         Ok(Done::Progress)
     }
+}
+
+/// Why the node before failed in the same place: its successor bears it until it has come further.
+fn last_trouble(loaded: &Loaded, new: &NewNode) -> Option<String> {
+    let before = loaded.nodes.iter().map(|row| &row.node).find(|node| {
+        node.pool_id == new.pool
+            && node.member == new.member
+            && node.cloud_id == new.cloud
+            && node.attempt + 1 == new.attempt
+            && node.desired == Desired::Absent
+    });
+    before.and_then(|node| node.trouble.clone())
 }

@@ -15,10 +15,11 @@ use crate::bootstrap::kubeadm::{
 };
 use crate::bootstrap::pki::ca_cert_hash;
 use crate::bootstrap::user_data::{
-    BundleSource, ControlPlaneParts, ServerParts, UserData, control_plane_user_data,
-    worker_user_data,
+    BundleSource, ControlPlaneParts, ServerParts, UserData, canary_user_data,
+    control_plane_user_data, worker_user_data,
 };
 use crate::domain::bootstrap_token::BootstrapToken;
+use crate::domain::canary;
 use crate::domain::ids::CloudId;
 use crate::domain::inventory::{Inventory, ServerStatus};
 use crate::domain::node::{Node, Outside, Role};
@@ -404,15 +405,21 @@ impl ClusterWorker {
         let server = ServerParts { node_name: &node.name, cluster: cluster.id, version, vip };
         let pool = loaded.pool(node);
         let empty = BTreeMap::new();
-        let parts = NodeParts {
-            name: &node.name,
-            labels: &empty,
-            taints: pool.map_or(&[], |pool| &pool.taints),
+        let own = [canary::taint()];
+        let taints = match node.role {
+            Role::Canary => &own[..],
+            Role::Worker | Role::ControlPlane => pool.map_or(&[][..], |pool| &pool.taints),
         };
+        let parts = NodeParts { name: &node.name, labels: &empty, taints };
         let too_large = |error| WorkError::internal(format!("user data of {}: {error}", node.name));
-        if node.role == Role::Worker {
+        if node.role.joins() {
             let kubeadm = worker_configuration(discovery, parts);
-            return worker_user_data(server, &kubeadm).map_err(too_large);
+            let targets = self.canary_targets(loaded, row);
+            let data = match node.role {
+                Role::Canary => canary_user_data(server, &kubeadm, &targets),
+                Role::Worker | Role::ControlPlane => worker_user_data(server, &kubeadm),
+            };
+            return data.map_err(too_large);
         }
         let address = parse_address(node.address.as_deref())?;
         let is_first = node.member == Some(0) && cluster.api_reached_at.is_none();

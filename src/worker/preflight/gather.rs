@@ -92,6 +92,7 @@ async fn rows(
         pools: moving.into_iter().map(pool).collect(),
         cluster: ClusterFacts {
             name: cluster.name.clone(),
+            endpoint: format!("{}:6443", cluster.vip_address.clone().unwrap_or_default()),
             offering: cluster.offering.clone(),
             network: cluster.network.clone(),
         },
@@ -105,6 +106,7 @@ async fn rows(
         reserved,
         certificates,
         other_jobs,
+        canaries: Vec::new(),
     };
     Ok(Some((facts, cluster)))
 }

@@ -8,6 +8,7 @@
 //! later every 5 min, so what its owner mends is seen without a word. One that nobody waits for is
 //! looked at once for each wish.
 
+mod canary;
 mod gather;
 
 use std::time::Duration;
@@ -18,9 +19,9 @@ use super::context::Context;
 use super::timeline::{NodeEvent, record_migration_id};
 use super::{Next, Reconciler, WorkError};
 use crate::domain::ids::{MigrationId, PreflightId};
-use crate::domain::insight::{Insight, with_waivers};
+use crate::domain::insight::{Insight, Level, with_waivers};
 use crate::domain::migration::Phase;
-use crate::plan::preflight::{check, plan_move};
+use crate::plan::preflight::{CanaryFacts, CanaryState, check, plan_move};
 use crate::store::events::EventType;
 use crate::store::preflights::{self, Found, PreflightRow};
 use crate::store::work::{Lease, ResourceId, WorkKind, wake};
@@ -35,6 +36,9 @@ const CLOUD_POLL: Duration = Duration::from_secs(1);
 /// Time between two looks while a migration waits: from the first to the longest.
 const LOOK_MIN: SignedDuration = SignedDuration::from_secs(30);
 const LOOK_MAX: SignedDuration = SignedDuration::from_mins(5);
+
+/// When a look that waits for a canary looks again at the latest; its end wakes it.
+const CANARY_WAIT: Duration = Duration::from_secs(30);
 
 /// Looks at what is to be known before migrations.
 #[derive(Debug, Clone)]
@@ -87,9 +91,14 @@ impl PreflightWorker {
         row: &PreflightRow,
         waiting: Option<MigrationId>,
     ) -> Result<Option<Vec<Insight>>, WorkError> {
-        let Some(facts) = gather::facts(&self.context, lease, row).await? else { return Ok(None) };
+        let gathered = gather::facts(&self.context, lease, row).await?;
+        let Some(mut facts) = gathered else { return Ok(None) };
+        facts.canaries = canary::canaries(&self.context, lease, (row, &facts)).await?;
+        let is_running = |one: &CanaryFacts| matches!(one.state, CanaryState::Running { .. });
+        let is_done = !facts.canaries.iter().any(is_running);
         let found = Found {
-            wanted: row.wanted,
+            // A look that waits for a canary has not answered yet.
+            wanted: if is_done { row.wanted } else { row.done },
             insights: check(&facts),
             plan: plan_move(&facts),
             at: facts.now,
@@ -109,6 +118,10 @@ impl PreflightWorker {
         tx.commit().await?;
         Ok(Some(found.insights))
     }
+}
+
+fn waits_for_canary(insights: &[Insight]) -> bool {
+    insights.iter().any(|one| one.id.as_str() == "canary" && one.level == Level::Block)
 }
 
 /// The lines of what blocks, waivers considered.
@@ -140,6 +153,13 @@ impl Reconciler for PreflightWorker {
         let pool = self.context.store.pool();
         let Some(row) = preflights::find(pool, id).await? else { return Ok(Next::Gone) };
         let owner = preflights::owner(pool, id).await?;
+        let is_over = owner
+            .as_ref()
+            .is_some_and(|owner| !matches!(owner.phase, Phase::Pending | Phase::Preflight));
+        if is_over {
+            canary::give_up(&self.context, lease, &row).await?;
+            return Ok(Next::Gone);
+        }
         let waiting = owner
             .filter(|owner| matches!(owner.phase, Phase::Pending | Phase::Preflight))
             .map(|owner| owner.migration);
@@ -160,6 +180,7 @@ impl Reconciler for PreflightWorker {
         }
         match self.look(lease, &row, waiting).await? {
             None => Ok(Next::Gone),
+            Some(insights) if waits_for_canary(&insights) => Ok(Next::After(CANARY_WAIT)),
             Some(_) if waiting.is_none() => Ok(Next::Gone),
             Some(_) => {
                 let now = self.context.now();

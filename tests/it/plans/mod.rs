@@ -87,6 +87,7 @@ impl Model {
             pools: vec![self.pool.clone()],
             nodes: self.nodes.clone(),
             migration: self.migration.clone(),
+            canaries: vec![],
             groups: self.groups.iter().map(group).collect(),
             clouds: BTreeMap::from([(EAST, cloud("east")), (WEST, cloud("west"))]),
             join_deadline: SignedDuration::from_mins(20),

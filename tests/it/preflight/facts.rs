@@ -93,7 +93,7 @@ fn node(n: u128, role: Role) -> Node {
 fn facts() -> Facts {
     let mut nodes = vec![node(1, Role::ControlPlane)];
     nodes.extend((2..6).map(|n| node(n, Role::Worker)));
-    let spec = json!({"target": "west", "canary": "off"});
+    let spec = json!({"target": "west", "canary": "auto"});
     let spec = serde_json::from_value(spec).expect("a migration");
     let later = now() + SignedDuration::from_hours(3650 * 24);
     Facts {
@@ -102,11 +102,13 @@ fn facts() -> Facts {
         spec,
         cluster: ClusterFacts {
             name: "shop".to_owned(),
+            endpoint: "10.10.0.9:6443".to_owned(),
             offering: OfferingSpec {
                 kubernetes_version: "1.36.2".parse().expect("a version"),
                 addon_manager_version: "1.36.0".parse().expect("a version"),
                 images: BTreeMap::new(),
                 cni_manifest: "kind: ConfigMap".to_owned(),
+                cni_ports: Vec::new(),
                 node_daemons: Vec::new(),
             },
             network: ClusterNetwork::default(),
@@ -134,6 +136,7 @@ fn facts() -> Facts {
         user_data: vec![("web".to_owned(), 9000)],
         user_data_max: 49_151,
         other_jobs: Vec::new(),
+        canaries: Vec::new(),
     }
 }
 

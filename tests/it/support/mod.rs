@@ -1,6 +1,7 @@
 //! What tests share.
 
 pub mod api;
+mod canary;
 mod db;
 pub mod management;
 pub mod proxy;

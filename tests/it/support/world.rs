@@ -232,6 +232,7 @@ impl TestWorld {
             addon_manager_version: "1.36.0".parse().expect("a version"),
             images: BTreeMap::new(),
             cni_manifest: CNI.to_owned(),
+            cni_ports: vec!["udp/8472".parse().expect("a port")],
             node_daemons: vec!["kube-system/zcp-cni".to_owned()],
         };
         zcp::app::offerings::create(&self.app, &self.ask, (None, offering))
