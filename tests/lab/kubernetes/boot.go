@@ -57,6 +57,7 @@ func (s *server) bootScript(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.probeOnBoot(ctx, "first")
 	select { // a few processors stand for those of all servers
 	case s.agent.boots <- struct{}{}:
 		defer func() { <-s.agent.boots }()
@@ -70,7 +71,11 @@ func (s *server) bootScript(ctx context.Context) error {
 		return err
 	}
 	s.console.printf("boot script: %s", strings.Join(cmd.Args, " "))
-	return cmd.Run()
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("zcp: failed: kubeadm: %w", err)
+	}
+	s.work.Go(func() { s.probeOnBoot(ctx, "canary") })
+	return nil
 }
 
 // command prepares a program that has the server's disk as its root.

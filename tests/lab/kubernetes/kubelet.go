@@ -79,6 +79,7 @@ func (s *server) runKubelet(ctx context.Context) {
 		s.runHollow(ctx, k)
 		return
 	}
+	s.work.Go(func() { s.servePort(ctx) })
 	s.work.Go(func() { k.renewLease(ctx) })
 	s.work.Go(func() { k.runPods(ctx) })
 	k.statusLoop(ctx)

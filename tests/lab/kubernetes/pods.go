@@ -33,11 +33,12 @@ type podPlayer struct {
 
 	starts map[types.UID]time.Time // when a pod is up; only the worker uses it
 	ips    map[types.UID]string
+	probes map[types.UID]chan string // what pods that probe will say
 	last   uint32
 }
 
 func (k *kubelet) runPods(ctx context.Context) {
-	p := &podPlayer{kubelet: k, starts: map[types.UID]time.Time{}, ips: map[types.UID]string{}}
+	p := &podPlayer{kubelet: k, starts: map[types.UID]time.Time{}, ips: map[types.UID]string{}, probes: map[types.UID]chan string{}}
 	p.queue = workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[string](100*time.Millisecond, 5*time.Second))
 	// The Node authorizer lets a node list no pods but its own.
 	list := cache.NewListWatchFromClient(k.client.CoreV1().RESTClient(), "pods", "", fields.OneTermEqualSelector("spec.nodeName", k.name))
@@ -99,6 +100,9 @@ func (p *podPlayer) sync(ctx context.Context, key string) (again time.Duration, 
 		return 0, nil
 	}
 	up, ready := p.state(pod)
+	if up && pod.Labels[probeLabel] != "" {
+		return p.finishProbe(ctx, pod)
+	}
 	if up && pod.Spec.RestartPolicy != v1.RestartPolicyAlways {
 		return p.finish(ctx, pod)
 	}

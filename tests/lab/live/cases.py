@@ -1,4 +1,5 @@
 """The cases, in the order that costs least: each group leaves the cluster as the next wants it."""
+import canary
 import faults
 import moves
 import objects
@@ -8,6 +9,7 @@ GROUPS = (
     ("clouds", parts.clouds),
     ("cluster", parts.cluster),
     ("migration", moves.demo),
+    ("canary", canary.group),
     ("rollback", moves.rollback),
     ("crd", objects.group),
     ("crashes", moves.crashes),

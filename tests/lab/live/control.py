@@ -69,7 +69,7 @@ class Control:
         with open(path, "w") as f:
             f.write(CNI)
         self.ctl("offering", "add", "--kubernetes", OFFERING, "--addon-manager", "1.36.0",
-                 "--cni", path, "--daemon", "kube-system/zcp-cni")
+                 "--cni", path, "--cni-port", "udp/8472", "--daemon", "kube-system/zcp-cni")
         self.ctl("project", "add", "live")
         os.environ["ZCP_PROJECT"] = "live"
 

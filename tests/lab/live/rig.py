@@ -20,6 +20,9 @@ ZCPD_SETTINGS = {
     "WORKER_SERVERS_PERIOD": "10s", "WORKER_NODES_PERIOD": "10s", "WORKER_DRAIN_PASS": "1s",
     "WORKER_UNCLEAR_WAIT": "8s", "WORKER_INVENTORY_PERIOD": "2m", "WORKER_SWEEP_PERIOD": "20s",
     "WORKER_SWEEP_AGE": "1m", "WORKER_GRACE": "5s",
+    # Nothing outside is reached here: glance of east stands for a registry.
+    "WORKER_CANARY_REGISTRY": "http://127.0.0.1:21292/", "WORKER_CANARY_NAMES": "localhost",
+    "WORKER_CANARY_TIME": "",
     "TELEMETRY_LEVEL": "info",
 }
 
@@ -115,6 +118,11 @@ class Rig:
             cwd=self.folder)
         ready = [programs + "/pg_isready", "-q", "-h", "127.0.0.1", "-p", str(POSTGRES_PORT)]
         until("Postgres answers", lambda: subprocess.run(ready, check=False).returncode == 0)
+
+    def sql(self, text):
+        """One statement, for what no user can do."""
+        subprocess.run(["psql", "-q", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-p",
+                        str(POSTGRES_PORT), "-U", "zcp", "-d", "postgres", "-c", text], check=True)
 
     def start_agent(self, workers):
         self.agent.start(os.path.join(self.kube, "guest-agent"), "--state", self.state,
