@@ -11,6 +11,7 @@ GROUPS = (
     ("migration", moves.demo),
     ("canary", canary.group),
     ("rollback", moves.rollback),
+    ("dead", moves.dead_target),
     ("crd", objects.group),
     ("crashes", moves.crashes),
     ("faults", faults.group),

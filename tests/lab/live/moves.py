@@ -1,10 +1,12 @@
 """Migrations: the whole way, back, and with zcpd killed in every phase."""
 import json
+import time
 
 from parts import BUDGET, REPLICAS, WORKERS
 from rig import until
 from witness import Watch
 
+APIS = ("keystone", "glance", "neutron", "nova-api", "placement")
 SHORT = ("--soak", "2s", "--hold", "3s", "--drain-timeout", "10m")
 
 
@@ -68,18 +70,26 @@ def rollback(world):
         budget(world, REPLICAS)
         state["id"] = world.control.migrate(
             "shop", target, "--waves", "1,50%,100%", "--gate", "2=approval", *SHORT)
+        began = time.time()
         world.control.reach(state["id"], "draining")
+        draining = time.time()
 
         def seen():
-            text = world.control.ctl("migration", "get", "shop")
-            now = world.control.seen("migration", "get", "shop")
-            rows = [row for node in now["nodes"] for row in node.get("blockers", [])]
-            return rows and rows[0]["pod"] in text and rows
-        rows = until("zcpctl migration get names who blocks", seen, 60, 1)
-        assert all(row["pod"].startswith("default/web-") for row in rows), rows
+            now = world.control.migration(state["id"])
+            rows = [row for node in now["nodes"] for row in node.get("blockers", [])] if now else []
+            return [row for row in rows if row.get("pdb") and row.get("owner")]
+        rows = until("the status names who blocks", seen, 60 - (time.time() - draining), 0.5)
+        took = time.time() - draining
+        for row in rows:
+            assert row["pod"].startswith("default/web-"), row
+            assert row["pdb"]["name"] == "web", row
+            assert row["owner"].startswith(("ReplicaSet/web-", "Deployment/web")), row
+        text = world.control.ctl("migration", "explain", "shop")
+        assert "default/web-" in text and "budget" in text, text
         assert world.control.migration(state["id"])["phase"] == "draining"
         budget(world, BUDGET)
-        return "%s: %s" % (rows[0]["pod"], rows[0]["reason"])
+        return "after %.0f s: %s, %s of %s (the drain began after %.0f s)" % (
+            took, rows[0]["pod"], rows[0]["pdb"]["name"], rows[0]["owner"], draining - began)
 
     def gate(world):
         now = world.control.reach(state["id"], "approval", patience=240)
@@ -96,9 +106,59 @@ def rollback(world):
             settled(world, source)
         after = {cloud: world.witness.made(cloud) for cloud in (source, target)}
         assert after == before, "servers made by the way back: %s, %s" % (before, after)
-    if world.case("a budget that blocks is named, and lets go", blocked):
+    if world.case("a budget that blocks is named within 60 s with pod and owner", blocked):
         world.case("an approval gate stops after wave 2", gate)
         world.case("rollback after wave 2 makes no server", back)
+
+
+def dead_target(world):
+    """Back, while the target cloud's APIs are gone; what is left there goes when they are back."""
+    def back(world):
+        source, target = home(world)
+        identity = world.control.migrate("shop", target, "--waves", "50%,100%", "--gate",
+                                         "1=approval", *SHORT)
+        world.control.reach(identity, "approval", patience=300)
+        left = {row["id"] for row in world.witness.workers(target, "shop")}
+        assert len(left) == WORKERS // 2, left
+        made = world.witness.made(source)
+        world.lab.service(target, "kill", *APIS)
+        try:
+            with Watch(world.kubectl, BUDGET):
+                world.control.ctl("migration", "rollback", "shop", "--yes", "--reason", "live test")
+                began = time.time()
+                world.control.reach(identity, "rolled_back", patience=240)
+                took = time.time() - began
+                world.kubectl.all_run(REPLICAS)
+            old = {row["name"] for row in world.witness.workers(source, "shop")}
+            ready = {node["metadata"]["name"] for node in world.kubectl.ready_nodes()}
+            assert len(old) == WORKERS and old <= ready, (old, ready)
+            assert not old & set(world.kubectl.cordoned()), world.kubectl.cordoned()
+            assert world.witness.made(source) == made, "the way back made servers"
+            told = until("the condition TargetCleanup", lambda: cleanup(world, identity), 60, 1)
+            assert told["status"] is True, told
+        finally:
+            world.lab.service(target, "launch", *APIS)
+        # Nova's own services find each other again first.
+        # And zcpd has backed off, five minutes at most.
+        until("nothing is left on the target", lambda: no_worker(world, target), 420, 2)
+        until("TargetCleanup is over", lambda: not (
+            cleanup(world, identity) or {"status": False})["status"], 120, 1)
+        settled(world, source)
+        return "back in %.0f s; %s" % (took, told["message"])
+    world.case("rollback with the target's API down; cleaned up when it is back", back)
+
+
+def cleanup(world, identity):
+    rows = world.control.migration(identity)["conditions"]
+    return next((row for row in rows if row["type"] == "TargetCleanup"), None)
+
+
+def no_worker(world, cloud):
+    """Its API may still be on its way."""
+    try:
+        return not world.witness.workers(cloud, "shop")
+    except Exception:  # whatever a half-started service answers
+        return False
 
 
 class Killer:
