@@ -61,6 +61,13 @@ fn commands(reason: &Reason, cluster: &str) -> Vec<String> {
         format!("zcpctl migration {} {cluster}", word(verb).replace('_', "-"))
     };
     let mut commands: Vec<String> = reason.verbs.iter().map(steer).collect();
+    if let Some(insight) = &reason.insight {
+        commands.push(format!("zcpctl migration check {cluster}"));
+        if insight.is_waivable {
+            let waive = format!("zcpctl migration waive {cluster} {}", insight.id);
+            commands.push(format!("{waive} --for 1d --reason WHY"));
+        }
+    }
     if let Some(work) = reason.work.as_ref().filter(|work| work.is_disabled) {
         commands.push(format!("zcpctl work enable {} {}", work.kind, work.id));
     }

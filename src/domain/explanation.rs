@@ -24,9 +24,24 @@ pub struct Reason {
     /// Verbs of the migration that help, all of them legal now.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub verbs: Vec<Verb>,
+    /// Name of the node that it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// The insight that blocks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub insight: Option<InsightRef>,
     /// The work item that it is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub work: Option<WorkRef>,
+}
+
+/// An insight by its word.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct InsightRef {
+    /// Its word, such as `quota`.
+    pub id: String,
+    /// Whether a person may decide to go on in spite of it.
+    pub is_waivable: bool,
 }
 
 /// A work item by name.

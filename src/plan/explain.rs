@@ -7,7 +7,7 @@
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use crate::domain::explanation::{Needs, Reason, ReasonKind, WorkRef};
+use crate::domain::explanation::{InsightRef, Needs, Reason, ReasonKind, WorkRef};
 use crate::domain::migration::{CommitPolicy, Migration, Phase, Verb};
 use crate::domain::node::Node;
 
@@ -107,6 +107,8 @@ fn reason(kind: ReasonKind, needs: Needs, text: impl Into<String>) -> Reason {
         resources: Vec::new(),
         fix: String::new(),
         verbs: Vec::new(),
+        node: None,
+        insight: None,
         work: None,
     }
 }
@@ -148,8 +150,10 @@ fn blocked(block: &Block) -> Reason {
     let mut resources = block.resources.clone();
     resources.truncate(RESOURCES);
     let end = if block.is_waivable { "" } else { " (it can't be waived)" };
+    let insight = InsightRef { id: block.id.clone(), is_waivable: block.is_waivable };
     Reason {
         resources,
+        insight: Some(insight),
         fix: block.fix.clone(),
         ..reason(
             ReasonKind::Insight,
@@ -204,6 +208,7 @@ fn refusing(node: &Node, facts: &Facts<'_>) -> Reason {
     let until = deadline.map(|at| format!("; its deadline is {}", in_words(at, facts.now)));
     Reason {
         resources,
+        node: Some(node.name.clone()),
         fix: "let the workload have more replicas or a looser budget, or delete the pod".to_owned(),
         ..reason(ReasonKind::Blocker, Needs::Owner, text + &until.unwrap_or_default())
     }
@@ -211,7 +216,8 @@ fn refusing(node: &Node, facts: &Facts<'_>) -> Reason {
 
 fn troubled(node: &Node) -> Option<Reason> {
     let text = format!("{}: {}", node.name, node.trouble.as_ref()?);
-    Some(reason(ReasonKind::Node, Needs::Operator, text))
+    let named = Some(node.name.clone());
+    Some(Reason { node: named, ..reason(ReasonKind::Node, Needs::Operator, text) })
 }
 
 /// What only time ends.
