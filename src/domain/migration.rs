@@ -4,10 +4,12 @@
 //! pending > preflight > [ provisioning > draining > soaking > (approval) ] per wave
 //!         > holding > committing > succeeded
 //! any phase before committing > rolling_back > rolled_back
-//! before the first server was made: cancelled
+//! rolling_back > provisioning (turned forward again; > preflight if nothing was made)
+//! before the first server was made, or with its cluster: cancelled
 //! ```
 //!
-//! Who writes: `app` sets wishes (`paused`, `approved_wave`, `verb`), the migration worker moves
+//! Who writes: `app` sets wishes (`paused`, `approved_wave`, `wants_*`, nodes to skip; what each verb
+//! means in each phase is `verb`'s), the migration worker moves
 //! the phase under its lease, the cluster worker makes and deletes nodes by what
 //! `plan::pool::wanted` says for the phase.
 //!
@@ -18,6 +20,10 @@
 //! After a crash: the phase is still right, since it only moves when what it waits for is recorded.
 //! A cordon or an eviction that was not recorded is repeated, and both are idempotent.
 
+mod verb;
+
+use std::collections::{BTreeMap, BTreeSet};
+
 use jiff::{SignedDuration, Timestamp};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -26,6 +32,8 @@ use utoipa::ToSchema;
 use super::field::FieldErrors;
 use super::ids::{CloudId, ClusterId, MigrationId, NodeId, PoolId};
 use super::wave::{WaveSpec, check_waves, default_waves};
+
+pub use verb::{Meaning, Standing, VERBS, Verb};
 
 /// What an owner asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -55,6 +63,9 @@ pub struct MigrationSpec {
     /// a day.
     #[serde(default)]
     pub canary: CanaryPolicy,
+    /// Whether it turns back by itself where it would pause because something suffers. Default no.
+    #[serde(default)]
+    pub auto_rollback: bool,
 }
 
 /// Whether a canary tries the target: a server like those that the pools get, which reports what
@@ -182,7 +193,7 @@ pub enum Phase {
     RollingBack,
     /// The source serves and the target is drained.
     RolledBack,
-    /// Ended before the first server was made.
+    /// Ended before the first server was made, or by the deletion of its cluster.
     Cancelled,
 }
 
@@ -229,6 +240,12 @@ pub enum Event {
     Returned,
     /// Somebody cancelled before a server was made.
     Cancel,
+    /// Somebody wants it forward again.
+    Forward,
+    /// The same, and nothing of it was ever made.
+    ForwardAnew,
+    /// Its cluster is being deleted, with all nodes on both clouds.
+    ClusterDeleted,
 }
 
 /// The event makes no sense in the phase.
@@ -258,7 +275,10 @@ impl Phase {
             (P::Holding, E::Commit) => Ok(P::Committing),
             (P::Committing, E::Committed) => Ok(P::Succeeded),
             (P::RollingBack, E::Returned) => Ok(P::RolledBack),
+            (P::RollingBack, E::Forward) => Ok(P::Provisioning),
+            (P::RollingBack, E::ForwardAnew) => Ok(P::Preflight),
             (P::Pending | P::Preflight, E::Cancel) => Ok(P::Cancelled),
+            (phase, E::ClusterDeleted) if !phase.is_final() => Ok(P::Cancelled),
             (
                 P::Pending
                 | P::Preflight
@@ -312,62 +332,13 @@ pub enum Direction {
     Back,
 }
 
-/// What a user can ask of a migration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Verb {
-    /// Take no further step until resumed.
-    Pause,
-    /// Go on.
-    Resume,
-    /// Let the wave that waits for approval pass.
-    Approve,
-    /// Turn back.
-    Rollback,
-    /// End the hold and delete the old nodes.
-    Commit,
-    /// End it before the first server is made.
-    Cancel,
-    /// Forget back-off and attempts of what is parked.
-    Retry,
-}
-
-/// All verbs, in the order in which they are listed to users.
-pub const VERBS: [Verb; 7] = [
-    Verb::Pause,
-    Verb::Resume,
-    Verb::Approve,
-    Verb::Rollback,
-    Verb::Commit,
-    Verb::Cancel,
-    Verb::Retry,
-];
-
-impl Verb {
-    /// The word in API and command.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Pause => "pause",
-            Self::Resume => "resume",
-            Self::Approve => "approve",
-            Self::Rollback => "rollback",
-            Self::Commit => "commit",
-            Self::Cancel => "cancel",
-            Self::Retry => "retry",
-        }
-    }
-
-    /// Whether the verb makes sense in `phase`. Asking again for what already is so is legal, so
-    /// that every verb may be repeated.
-    pub fn is_legal(self, phase: Phase) -> bool {
-        match self {
-            Self::Pause | Self::Resume | Self::Retry => !phase.is_final(),
-            Self::Approve => phase == Phase::Approval,
-            Self::Rollback => {
-                phase.can_roll_back() || matches!(phase, Phase::RollingBack | Phase::RolledBack)
-            }
-            Self::Commit => matches!(phase, Phase::Holding | Phase::Committing | Phase::Succeeded),
-            Self::Cancel => matches!(phase, Phase::Pending | Phase::Preflight | Phase::Cancelled),
+impl Direction {
+    /// The direction of a migration in `phase`; a wish to turn counts before it is taken up.
+    pub fn of(phase: Phase, wants_rollback: bool) -> Self {
+        if phase == Phase::RolledBack || (wants_rollback && !phase.is_final()) {
+            Self::Back
+        } else {
+            Self::Forward
         }
     }
 }
@@ -409,6 +380,10 @@ pub struct Migration {
     pub pools: Vec<PoolId>,
     /// The old nodes and their waves.
     pub nodes: Vec<MigrationNode>,
+    /// How many old nodes each pool had when it was accepted.
+    pub sizes: BTreeMap<PoolId, u32>,
+    /// Nodes whose drain nobody wants to wait for.
+    pub skips: BTreeSet<NodeId>,
 }
 
 /// An old node of a migration, with the wave that was fixed when the migration was accepted.
@@ -423,9 +398,18 @@ pub struct MigrationNode {
 impl Migration {
     /// Which way it goes.
     pub fn direction(&self) -> Direction {
-        match self.phase {
-            Phase::RollingBack | Phase::RolledBack => Direction::Back,
-            _ => Direction::Forward,
+        Direction::of(self.phase, self.wants_rollback)
+    }
+
+    /// All that decides what a verb means now.
+    pub fn standing(&self) -> Standing {
+        Standing {
+            phase: self.phase,
+            is_paused: self.paused.is_some(),
+            is_approved: self.approved_wave == Some(self.wave),
+            wants_rollback: self.wants_rollback,
+            wants_commit: self.wants_commit,
+            wants_cancel: self.wants_cancel,
         }
     }
 
@@ -470,7 +454,7 @@ impl Migration {
 mod tests {
     use super::*;
 
-    const EVENTS: [Event; 12] = [
+    const EVENTS: [Event; 15] = [
         Event::Taken,
         Event::Passed,
         Event::Provisioned,
@@ -483,6 +467,9 @@ mod tests {
         Event::Rollback,
         Event::Returned,
         Event::Cancel,
+        Event::Forward,
+        Event::ForwardAnew,
+        Event::ClusterDeleted,
     ];
 
     #[test]
@@ -501,24 +488,35 @@ mod tests {
                 "pending Taken preflight",
                 "pending Rollback rolling_back",
                 "pending Cancel cancelled",
+                "pending ClusterDeleted cancelled",
                 "preflight Passed provisioning",
                 "preflight Rollback rolling_back",
                 "preflight Cancel cancelled",
+                "preflight ClusterDeleted cancelled",
                 "provisioning Provisioned draining",
                 "provisioning Rollback rolling_back",
+                "provisioning ClusterDeleted cancelled",
                 "draining Drained soaking",
                 "draining Rollback rolling_back",
+                "draining ClusterDeleted cancelled",
                 "soaking SoakedNeedsApproval approval",
                 "soaking NextWave provisioning",
                 "soaking LastWave holding",
                 "soaking Rollback rolling_back",
+                "soaking ClusterDeleted cancelled",
                 "approval NextWave provisioning",
                 "approval LastWave holding",
                 "approval Rollback rolling_back",
+                "approval ClusterDeleted cancelled",
                 "holding Commit committing",
                 "holding Rollback rolling_back",
+                "holding ClusterDeleted cancelled",
                 "committing Committed succeeded",
+                "committing ClusterDeleted cancelled",
                 "rolling_back Returned rolled_back",
+                "rolling_back Forward provisioning",
+                "rolling_back ForwardAnew preflight",
+                "rolling_back ClusterDeleted cancelled",
             ]
         );
     }
