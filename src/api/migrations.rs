@@ -52,6 +52,9 @@ pub struct Migration {
     pub hold_seconds: u32,
     /// What ends the hold.
     pub commit: CommitPolicy,
+    /// Whether it turns back by itself where it would pause because something suffers.
+    #[serde(default)]
+    pub auto_rollback: bool,
     /// Every node of both sides. Left out in lists.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub nodes: Vec<MigrationNode>,
@@ -67,7 +70,7 @@ pub struct Migration {
     pub insights: Vec<Insight>,
     /// Why it is not going on right now; empty when nothing is waited for.
     pub waiting: Vec<String>,
-    /// Verbs that are legal now.
+    /// Verbs that would change something now.
     pub legal: Vec<Verb>,
     /// When it will probably be over (without waiting for people); absent when nobody can tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -201,4 +204,9 @@ pub struct VerbRequest {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(max_length = 200)]
     pub reason: Option<String>,
+    /// Which node, by name or id; only with `skip_node`, and needed there: an old node on the way
+    /// forward, a new one on the way back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 100)]
+    pub node: Option<String>,
 }

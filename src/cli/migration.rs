@@ -51,6 +51,18 @@ pub(super) enum MigrationCommand {
     Resume(Steer),
     /// Lets the wave that waits for approval pass.
     Approve(Steer),
+    /// Waits no longer for the drain of one node: its pods go with it.
+    SkipNode {
+        #[command(flatten)]
+        steer: Steer,
+        /// Name or id of the node.
+        #[arg(value_name = "NODE")]
+        node: String,
+        #[command(flatten)]
+        consent: Consent,
+    },
+    /// Turns forward again out of a rollback: what is missing on the target is made anew.
+    Forward(Steer),
     /// Turns back: workers return to the source, which was kept.
     Rollback {
         #[command(flatten)]
@@ -128,6 +140,9 @@ pub(super) struct MoveArgs {
     /// What ends the hold: its end, or only `migration commit`.
     #[arg(long, value_enum, default_value_t = Commit::Auto)]
     commit: Commit,
+    /// Turn back where it would pause because something suffers.
+    #[arg(long)]
+    auto_rollback: bool,
     /// How long one node may take to drain.
     #[arg(long, value_name = "DURATION", default_value = "60m")]
     drain_timeout: HumanDuration,
@@ -199,6 +214,7 @@ impl MoveArgs {
                 Commit::Auto => CommitPolicy::AutoAfterHold,
                 Commit::Manual => CommitPolicy::Manual,
             },
+            auto_rollback: self.auto_rollback,
             canary: if self.no_canary { CanaryPolicy::Off } else { CanaryPolicy::Auto },
         })
     }
@@ -249,6 +265,11 @@ pub(super) async fn run(ctx: &Context, command: MigrationCommand) -> Result<(), 
         MigrationCommand::Pause(how) => steer(ctx, &how, Verb::Pause).await,
         MigrationCommand::Resume(how) => steer(ctx, &how, Verb::Resume).await,
         MigrationCommand::Approve(how) => steer(ctx, &how, Verb::Approve).await,
+        MigrationCommand::Forward(how) => steer(ctx, &how, Verb::Forward).await,
+        MigrationCommand::SkipNode { steer: how, node, consent } => {
+            consent.ask(&format!("pods that are still on {node} will go with it"))?;
+            ask(ctx, (&how, Some(node)), Verb::SkipNode).await
+        }
         MigrationCommand::Cancel(how) => steer(ctx, &how, Verb::Cancel).await,
         MigrationCommand::Retry(how) => steer(ctx, &how, Verb::Retry).await,
         MigrationCommand::Rollback { steer: how, consent } => {
@@ -309,8 +330,16 @@ pub(super) async fn find(ctx: &Context, name: &str) -> Result<Migration, Failure
 }
 
 async fn steer(ctx: &Context, how: &Steer, verb: Verb) -> Result<(), Failure> {
+    ask(ctx, (how, None), verb).await
+}
+
+async fn ask(
+    ctx: &Context,
+    (how, node): (&Steer, Option<String>),
+    verb: Verb,
+) -> Result<(), Failure> {
     let id = find(ctx, &how.which.name).await?.id.to_string();
-    let body = VerbRequest { reason: how.reason.clone() };
+    let body = VerbRequest { reason: how.reason.clone(), node };
     let path = ["v1", "migrations", &id, verb.as_str()];
     let migration: Migration = ctx.client.post(&path, &body).await?;
     note(&format!("{}: {} is asked for", migration.cluster, verb.as_str()));

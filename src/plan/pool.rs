@@ -49,7 +49,7 @@ pub fn wanted(
         Phase::Pending | Phase::Preflight => vec![(source, Wanted::Exactly(pool.count))],
         Phase::Provisioning | Phase::Draining | Phase::Soaking | Phase::Approval => {
             let covered = covered(migration, nodes);
-            let goal = if migration.paused.is_some() || migration.wants_rollback {
+            let goal = if migration.wants_rollback {
                 Wanted::AsIs
             } else {
                 // More than the goal can be there when an old node died after its wave; it
@@ -60,6 +60,9 @@ pub fn wanted(
         }
         Phase::Holding => vec![(source, Wanted::AsIs), (target, Wanted::Exactly(pool.count))],
         Phase::RollingBack => vec![(source, Wanted::AsIs), (target, Wanted::AsIs)],
+        Phase::Committing if migration.paused.is_some() => {
+            vec![(source, Wanted::AsIs), (target, Wanted::Exactly(pool.count))]
+        }
         Phase::Committing => vec![(target, Wanted::Exactly(pool.count))],
         Phase::Succeeded | Phase::RolledBack | Phase::Cancelled => {
             vec![(pool.cloud, Wanted::Exactly(pool.count))]
@@ -67,23 +70,31 @@ pub fn wanted(
     }
 }
 
-/// How many nodes the present wave wants on the target.
+/// How many nodes the present wave wants on the target. While it is paused, as many as the waves
+/// before it: a pause stops the migration and not the replacement of what dies.
 pub fn goal(pool: &Pool, migration: &Migration, nodes: &[&Node]) -> u32 {
     match migration.phase {
         Phase::Pending | Phase::Preflight => 0,
         // From the end of the last wave on, the pool lives on the target.
         Phase::Holding | Phase::Committing => pool.count,
         _ if migration.next_wave().is_none() && migration.phase == Phase::Soaking => pool.count,
+        Phase::Provisioning if migration.paused.is_some() => {
+            old_up_to(migration, nodes, |wave| wave < migration.wave).min(pool.count)
+        }
         _ => covered(migration, nodes).min(pool.count),
     }
 }
 
 /// How many of the pool's old nodes belong to the present wave or an earlier one.
 fn covered(migration: &Migration, nodes: &[&Node]) -> u32 {
+    old_up_to(migration, nodes, |wave| wave <= migration.wave)
+}
+
+fn old_up_to(migration: &Migration, nodes: &[&Node], is_meant: impl Fn(usize) -> bool) -> u32 {
     let old = nodes.iter().filter(|node| {
         node.cloud_id == migration.source
             && node.desired == Desired::Present
-            && migration.wave_of(node.id) <= migration.wave
+            && is_meant(migration.wave_of(node.id))
     });
     u32::try_from(old.count()).unwrap_or(u32::MAX)
 }

@@ -1,12 +1,15 @@
 //! What workers read of a migration, and the migration worker writes on it.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use sqlx::postgres::PgRow;
 use sqlx::types::Json;
 use sqlx::{PgExecutor, Row};
 
 use super::{StoreError, Ts, Tx, expect_rows, ts};
 use crate::domain::ids::{CloudId, ClusterId, MigrationId, NodeId, PoolId};
-use crate::domain::migration::{Migration, MigrationNode, MigrationSpec, PHASES, Phase};
+use crate::domain::condition::{self, Condition};
+use crate::domain::migration::{Event, Migration, MigrationNode, MigrationSpec, PHASES, Phase};
 
 const COLUMNS: &str = "id, cluster_id, source_cloud_id, target_cloud_id, spec, pool_ids, phase,
     phase_since, wave, paused, resumed_at, approved_wave, wants_commit, wants_rollback,
@@ -29,14 +32,17 @@ pub async fn active(tx: &mut Tx, cluster: ClusterId) -> Result<Option<Migration>
     with_nodes(tx, row).await
 }
 
-/// Ids of the migrations of these clusters that are not over.
+/// Ids of the migrations of these clusters that are not over, or whose target is being cleaned.
 pub async fn active_ids(
     executor: impl PgExecutor<'_>,
     clusters: &[ClusterId],
 ) -> Result<Vec<MigrationId>, StoreError> {
     let rows = sqlx::query(
         "SELECT id FROM migrations
-         WHERE cluster_id = ANY($1) AND phase NOT IN ('succeeded', 'rolled_back', 'cancelled')",
+         WHERE cluster_id = ANY($1)
+           AND (phase NOT IN ('succeeded', 'rolled_back', 'cancelled')
+                OR phase = 'rolled_back'
+                   AND conditions @> '[{\"type\": \"TargetCleanup\", \"status\": true}]')",
     )
     .bind(clusters.iter().map(|id| id.0).collect::<Vec<_>>())
     .fetch_all(executor)
@@ -48,17 +54,28 @@ async fn with_nodes(tx: &mut Tx, row: Option<PgRow>) -> Result<Option<Migration>
     let Some(row) = row else { return Ok(None) };
     let mut migration = read(&row)?;
     let nodes = sqlx::query(
-        "SELECT node_id, wave FROM migration_nodes WHERE migration_id = $1 ORDER BY node_id",
+        "SELECT m.node_id, m.wave, n.pool_id
+         FROM migration_nodes AS m
+         JOIN nodes AS n ON n.id = m.node_id
+         WHERE m.migration_id = $1
+         ORDER BY m.node_id",
     )
     .bind(migration.id)
     .fetch_all(&mut **tx)
     .await?;
     for node in &nodes {
         let wave: i32 = node.try_get("wave")?;
+        if let Some(pool) = node.try_get::<Option<PoolId>, _>("pool_id")? {
+            *migration.sizes.entry(pool).or_default() += 1;
+        }
         migration.nodes.push(MigrationNode {
             node_id: node.try_get::<NodeId, _>("node_id")?,
             wave: usize::try_from(wave).unwrap_or(0),
         });
+    }
+    let skips = sqlx::query("SELECT node_id FROM migration_skips WHERE migration_id = $1");
+    for skip in skips.bind(migration.id).fetch_all(&mut **tx).await? {
+        migration.skips.insert(skip.try_get("node_id")?);
     }
     Ok(Some(migration))
 }
@@ -90,17 +107,21 @@ fn read(row: &PgRow) -> Result<Migration, StoreError> {
         healthy_since: row.try_get::<Option<Ts>, _>("healthy_since")?.map(Ts::to_jiff),
         pools: pools.into_iter().map(PoolId::from).collect(),
         nodes: Vec::new(),
+        sizes: BTreeMap::new(),
+        skips: BTreeSet::new(),
     })
 }
 
 /// Moves the phase, if it still is what the plan saw and nobody turned round meanwhile. What the
-/// old phase waited for is forgotten. Returns whether it moved.
+/// old phase waited for is forgotten. Turning back and ending are not held up by a pause. Returns
+/// whether it moved.
 pub async fn move_phase(
     tx: &mut Tx,
     migration: &Migration,
-    (to, wave): (Phase, usize),
+    (event, to, wave): (Event, Phase, usize),
     now: jiff::Timestamp,
 ) -> Result<bool, StoreError> {
+    let ignores_pause = matches!(event, Event::Rollback | Event::Cancel | Event::ClusterDeleted);
     let result = sqlx::query(
         "UPDATE migrations
          SET phase = $3,
@@ -112,7 +133,7 @@ pub async fn move_phase(
              finished_at = CASE
                  WHEN $3 IN ('succeeded', 'rolled_back', 'cancelled') THEN $5 END
          WHERE id = $1 AND phase = $2 AND wants_rollback = $6 AND wants_cancel = $7
-           AND (paused IS NULL OR $6 OR $7)",
+           AND (paused IS NULL OR $8)",
     )
     .bind(migration.id)
     .bind(migration.phase.as_str())
@@ -121,6 +142,7 @@ pub async fn move_phase(
     .bind(ts(now))
     .bind(migration.wants_rollback)
     .bind(migration.wants_cancel)
+    .bind(ignores_pause)
     .execute(&mut **tx)
     .await?;
     Ok(result.rows_affected() == 1)
@@ -147,6 +169,19 @@ pub async fn pause(tx: &mut Tx, id: MigrationId, reason: &str) -> Result<(), Sto
         .bind(reason)
         .execute(&mut **tx)
         .await?;
+    expect_rows(&result, 1)
+}
+
+/// Turns a migration back for a reason of its own, unless somebody wants something else of it.
+pub async fn turn_back(tx: &mut Tx, id: MigrationId) -> Result<(), StoreError> {
+    let result = sqlx::query(
+        "UPDATE migrations
+         SET wants_rollback = TRUE, wants_commit = FALSE, generation = generation + 1
+         WHERE id = $1",
+    )
+    .bind(id)
+    .execute(&mut **tx)
+    .await?;
     expect_rows(&result, 1)
 }
 
@@ -200,4 +235,28 @@ pub async fn write_status(
         .execute(&mut **tx)
         .await?;
     Ok(())
+}
+
+/// Sets conditions of a migration; returns those whose status changed.
+pub async fn set_conditions(
+    tx: &mut Tx,
+    id: MigrationId,
+    new: Vec<Condition>,
+) -> Result<Vec<Condition>, StoreError> {
+    let query = sqlx::query("SELECT conditions FROM migrations WHERE id = $1").bind(id);
+    let row = query.fetch_one(&mut **tx).await?;
+    let Json(mut conditions): Json<Vec<Condition>> = row.try_get("conditions")?;
+    let (mut is_changed, mut turned) = (false, Vec::new());
+    for one in new {
+        let old = conditions.iter().find(|c| c.kind == one.kind).map(|c| c.status);
+        if old != Some(one.status) {
+            turned.push(one.clone());
+        }
+        is_changed |= condition::set(&mut conditions, one);
+    }
+    if is_changed {
+        let update = sqlx::query("UPDATE migrations SET conditions = $2 WHERE id = $1");
+        update.bind(id).bind(Json(conditions)).execute(&mut **tx).await?;
+    }
+    Ok(turned)
 }

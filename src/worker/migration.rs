@@ -4,6 +4,8 @@
 //! A phase moves by compare-and-set on the phase that the plan saw, so a verb that came meanwhile
 //! wins.
 
+mod after;
+
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -19,9 +21,10 @@ use super::{Next, Reconciler, WorkError};
 use crate::domain::ids::{MigrationId, NodeId};
 use crate::domain::insight::with_waivers;
 use crate::domain::migration::{Event, Migration, Phase};
-use crate::domain::node::{Drain, Role};
+use crate::domain::node::{Drain, Node, Role};
 use crate::plan::Plan;
-use crate::plan::migration::{Snapshot, Step, plan};
+use crate::plan::migration::{Snapshot, Step, conditions, plan};
+use crate::plan::pool::Pool;
 use crate::plan::preflight::{Verdict, verdict};
 use crate::plan::resolve::Place;
 use crate::store::events::EventType;
@@ -98,6 +101,7 @@ impl MigrationWorker {
                 Ok(Done::Progress)
             }
             Step::Pause(reason) => self.pause(work, reason).await,
+            Step::TurnBack(reason) => self.turn_back(work, reason).await,
             Step::Cordon(node) => {
                 let client = self.context.cluster_client(&work.loaded.cluster).await?;
                 let mark = mark(work.migration);
@@ -178,6 +182,17 @@ impl MigrationWorker {
         Ok(Done::Progress)
     }
 
+    async fn turn_back(&self, work: &Work<'_>, reason: &str) -> Result<Done, WorkError> {
+        let now = self.context.now();
+        let mut tx = self.context.fenced(work.lease).await?;
+        migration_progress::turn_back(&mut tx, work.migration.id).await?;
+        let said = format!("it turns back by itself: {reason}");
+        let event = NodeEvent::new(EventType::Warning, "TurningBack", said);
+        record_migration(&mut tx, (&work.loaded.cluster, work.migration), event, now).await?;
+        tx.commit().await?;
+        Ok(Done::Progress)
+    }
+
     async fn tell(
         &self,
         work: &Work<'_>,
@@ -208,7 +223,7 @@ impl MigrationWorker {
         let now = self.context.now();
         let wave = wave.unwrap_or(migration.wave);
         let mut tx = self.context.fenced(work.lease).await?;
-        if !migration_progress::move_phase(&mut tx, migration, (to, wave), now).await? {
+        if !migration_progress::move_phase(&mut tx, migration, (event, to, wave), now).await? {
             // Somebody asked for something else meanwhile: plan anew.
             return Ok(Done::Progress);
         }
@@ -242,6 +257,10 @@ impl MigrationWorker {
         waiting.truncate(50);
         let mut tx = self.context.fenced(work.lease).await?;
         migration_progress::write_status(&mut tx, work.migration.id, &waiting).await?;
+        let pools: Vec<Pool> = work.loaded.pools.iter().map(plan_pool).collect();
+        let nodes: Vec<Node> = work.loaded.workers().cloned().collect();
+        let judged = conditions(work.migration, (&pools, &nodes), self.context.now());
+        self.judge(&mut tx, (&work.loaded.cluster, work.migration), judged).await?;
         Ok(tx.commit().await?)
     }
 
@@ -253,6 +272,7 @@ impl MigrationWorker {
             migration,
             pools: loaded.pools.iter().map(plan_pool).collect(),
             nodes: workers.map(|row| row.node.clone()).collect(),
+            cluster: loaded.cluster.desired,
         }
     }
 }
@@ -323,7 +343,7 @@ impl Reconciler for MigrationWorker {
             };
             drop(tx);
             if migration.phase.is_final() {
-                return Ok(Next::Gone);
+                return self.clean_up(lease, &migration).await;
             }
             let Some(loaded) = load(&self.context, migration.cluster_id).await? else {
                 return Ok(Next::Gone);

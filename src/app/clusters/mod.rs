@@ -14,7 +14,7 @@ use super::act::{Act, Subject};
 use super::authz::{Action, Caller};
 use super::{App, Ask, Error, projects};
 use crate::domain::ids::{CloudId, ClusterId, MigrationId, OfferingId, PoolId, ProjectId};
-use crate::domain::migration::{MigrationNode, Phase};
+use crate::domain::migration::MigrationNode;
 use crate::domain::node::Desired;
 use crate::store::clouds;
 use crate::store::clusters::nodes::{self, NodeCount, NodeRow};
@@ -191,7 +191,8 @@ pub async fn list_nodes(app: &App, caller: &Caller, id: ClusterId) -> Result<Vec
     Ok(surrounded.collect())
 }
 
-/// Records that a cluster is not wanted any more.
+/// Records that a cluster is not wanted any more. A migration of it ends where it is; what it made
+/// goes with the rest, on both clouds.
 pub async fn delete(
     app: &App,
     ask: &Ask,
@@ -210,11 +211,6 @@ pub async fn delete(
         return Ok(());
     }
     let open = migrations::list_open(&mut *act.tx, &[id]).await?;
-    if open.iter().any(|migration| migration.phase == Phase::Committing) {
-        return Err(Error::conflict(
-            "its migration is committing: delete the cluster when the migration has succeeded",
-        ));
-    }
     match clusters::set_absent(&mut act.tx, id, Some(cluster.generation), act.now).await? {
         Change::Updated(_) => {}
         Change::Stale(generation) => return Err(Error::Stale(generation)),

@@ -16,7 +16,7 @@ use super::clusters::{narrowed, seen};
 use super::{App, Error};
 use crate::domain::ids::{CloudId, ClusterId, MigrationId, NodeId, PoolId, ProjectId};
 use crate::domain::insight::{Insight, Level, with_waivers};
-use crate::domain::migration::{VERBS, Verb};
+use crate::domain::migration::{Meaning, VERBS, Verb};
 use crate::store::clusters::nodes::{self, NodeRow};
 use crate::store::clusters::{self, ClusterRow, pools};
 use crate::store::events::{self, Event, EventFilter};
@@ -66,14 +66,10 @@ fn subject(row: &MigrationRow, cluster: &ClusterRow) -> Subject {
     }
 }
 
-/// The verbs that make sense now. A wish to turn back is final, also before a worker takes it up.
+/// The verbs that would change something now.
 pub(super) fn legal_verbs(row: &MigrationRow) -> Vec<Verb> {
-    let is_turning = row.wants_rollback && !row.phase.is_final();
-    let blocked = |verb: &Verb| matches!(verb, Verb::Approve | Verb::Commit | Verb::Cancel);
-    VERBS
-        .into_iter()
-        .filter(|verb| verb.is_legal(row.phase) && !(is_turning && blocked(verb)))
-        .collect()
+    let at = row.standing();
+    VERBS.into_iter().filter(|verb| matches!(verb.meaning(at), Meaning::Does(_))).collect()
 }
 
 /// One migration.

@@ -134,7 +134,8 @@ pub async fn steer(
     let known = VERBS.into_iter().find(|known| known.as_str() == verb);
     let verb = known.ok_or_else(|| crate::app::Error::absent("verb", verb))?;
     let run = api.run(|app| async move {
-        let steer = Steer { verb, reason: value.reason.as_deref(), seen };
+        let (reason, node) = (value.reason.as_deref(), value.node.as_deref());
+        let steer = Steer { verb, reason, seen, node };
         migrations::steer(&app, &ask, id, steer).await
     });
     let view = run.await?;
@@ -196,11 +197,7 @@ fn brief(view: MigrationView) -> Migration {
 fn migration(view: MigrationView) -> Migration {
     let name_of = |id| view.clouds.get(&id).cloned().unwrap_or_default();
     let row = &view.row;
-    let direction = match row.phase {
-        Phase::RollingBack | Phase::RolledBack => Direction::Back,
-        _ if row.wants_rollback => Direction::Back,
-        _ => Direction::Forward,
-    };
+    let direction = Direction::of(row.phase, row.wants_rollback);
     Migration {
         id: row.id,
         cluster_id: row.cluster_id,
@@ -218,6 +215,7 @@ fn migration(view: MigrationView) -> Migration {
         drain: row.spec.drain.clone(),
         hold_seconds: row.spec.hold_seconds,
         commit: row.spec.commit,
+        auto_rollback: row.spec.auto_rollback,
         nodes: view.nodes.iter().map(|member| node(&view, member)).collect(),
         progress: progress(&view),
         conditions: row.conditions.clone(),

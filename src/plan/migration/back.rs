@@ -25,10 +25,13 @@ impl Planner<'_> {
         let mut active =
             left.iter().filter(|n| n.drain != Drain::Idle && !n.drain.is_over()).count();
         let parallel = self.s.migration.spec.drain.parallel.map_or(PARALLEL_MAX, |n| n as usize);
+        let closed = self.way_back_closed();
         for node in left {
             if node.drain.is_over() || is_silent(node) {
                 let why = format!("nothing of the tenant's is on {}", node.name);
                 self.plan.step(Step::Dismiss(node.id), why);
+            } else if let Some(why) = &closed {
+                self.plan.wait(format!("{}: the way back is closed: {why}", node.name));
             } else if node.drain != Drain::Idle {
                 self.go_on(node);
             } else if active < parallel {

@@ -11,7 +11,7 @@ pub(super) const PARALLEL_MAX: usize = 20;
 
 impl<'a> Planner<'a> {
     /// The old nodes of the present wave and of earlier ones that still have to be drained.
-    fn due(&self) -> Vec<&'a Node> {
+    pub(super) fn due(&self) -> Vec<&'a Node> {
         let migration = &self.s.migration;
         self.old()
             .filter(|n| n.desired == Desired::Present)
@@ -21,6 +21,14 @@ impl<'a> Planner<'a> {
 
     pub(super) fn drain(&mut self) {
         let due = self.due();
+        let reopened = self.reopened();
+        for node in &reopened {
+            let why = format!("{} was drained and then uncordoned", node.name);
+            self.plan.step(Step::Cordon(node.id), why);
+        }
+        if due.is_empty() && !reopened.is_empty() {
+            return;
+        }
         if due.is_empty() {
             return self
                 .plan
@@ -92,6 +100,10 @@ impl<'a> Planner<'a> {
             let why = format!("{} may not be cordoned", node.name);
             return self.plan.step(Step::Cordon(node.id), why);
         }
+        if self.is_skipped(node) {
+            let why = format!("{}: somebody chose not to wait for it", node.name);
+            return self.plan.step(Step::Skip(node.id), why);
+        }
         let started = node.drain_started_at.unwrap_or(self.s.now);
         if self.s.now < self.s.migration.drain_deadline(started) {
             return self.pass(node);
@@ -103,7 +115,7 @@ impl<'a> Planner<'a> {
         match self.s.migration.spec.drain.at_deadline {
             AtDeadline::Pause => {
                 let reason = format!("{why}; {}", blocked_by(node));
-                self.plan.step(Step::Pause(reason), "the drain's deadline has passed");
+                self.stop(reason, "the drain's deadline has passed");
             }
             AtDeadline::SkipNode => self.plan.step(Step::Skip(node.id), why),
             AtDeadline::Force => self.plan.step(Step::ForcePass(node.id), why),

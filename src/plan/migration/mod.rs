@@ -2,10 +2,13 @@
 //!
 //! Nodes are made and deleted by the cluster planner, by [`super::pool::wanted`]. Here the phase
 //! moves ([`Planner`]), old nodes are cordoned and drained ([`draining`]), and on the way back new
-//! ones ([`back`]).
+//! ones ([`back`]). People may turn it round in the middle ([`turn`]), as long as the way back is
+//! open ([`way_back`]).
 
 mod back;
 mod draining;
+mod turn;
+pub mod way_back;
 
 use std::fmt;
 
@@ -16,8 +19,10 @@ use super::pool::{Pool, goal};
 use super::preflight::Verdict;
 use crate::domain::ids::NodeId;
 use crate::domain::migration::{CommitPolicy, Event, Migration, Phase};
-use crate::domain::node::Node;
+use crate::domain::node::{Desired, Node};
 use crate::domain::wave::Gate;
+
+pub use turn::conditions;
 
 /// Everything the planner may know.
 #[derive(Debug, Clone)]
@@ -32,6 +37,8 @@ pub struct Snapshot {
     pub nodes: Vec<Node>,
     /// What its preflight says.
     pub preflight: Verdict,
+    /// Whether the cluster itself is wanted.
+    pub cluster: Desired,
 }
 
 /// One step. Those marked *row* change only our database.
@@ -43,6 +50,8 @@ pub enum Step {
     SetHealthy(bool),
     /// *row* The migration pauses by itself.
     Pause(String),
+    /// *row* The migration turns back by itself.
+    TurnBack(String),
     /// Cordons the node.
     Cordon(NodeId),
     /// Evicts what can be evicted now, and sees whether the node is drained.
@@ -83,6 +92,10 @@ struct Planner<'a> {
 impl<'a> Planner<'a> {
     fn run(&mut self) {
         let migration = &self.s.migration;
+        if self.s.cluster == Desired::Absent && !migration.phase.is_final() {
+            let why = "its cluster is being deleted";
+            return self.plan.step(Step::Move(Event::ClusterDeleted, None), why);
+        }
         if migration.wants_cancel && migration.phase.after(Event::Cancel).is_ok() {
             return self.plan.step(Step::Move(Event::Cancel, None), "somebody cancelled it");
         }
@@ -101,7 +114,8 @@ impl<'a> Planner<'a> {
             Phase::Approval => self.approval(),
             Phase::Holding => self.hold(),
             Phase::Committing => self.commit(),
-            Phase::RollingBack => self.roll_back(),
+            Phase::RollingBack if migration.wants_rollback => self.roll_back(),
+            Phase::RollingBack => self.turn_forward(),
             Phase::Succeeded | Phase::RolledBack | Phase::Cancelled => {}
         }
     }
@@ -155,6 +169,9 @@ impl<'a> Planner<'a> {
     }
 
     fn provision(&mut self) {
+        if self.give_back() {
+            return;
+        }
         let lacking = self.lacking();
         if lacking.is_empty() {
             self.plan.step(Step::Move(Event::Provisioned, None), "the wave's new nodes serve");
@@ -174,7 +191,10 @@ impl<'a> Planner<'a> {
     }
 
     fn soak(&mut self) {
-        let lacking = self.lacking();
+        let mut lacking = self.lacking();
+        if self.catch_up() {
+            lacking.push("a drained node was uncordoned".to_owned());
+        }
         let migration = &self.s.migration;
         if !lacking.is_empty() {
             if migration.healthy_since.is_some() {
@@ -210,7 +230,9 @@ impl<'a> Planner<'a> {
 
     fn approval(&mut self) {
         let migration = &self.s.migration;
-        if migration.approved_wave == Some(migration.wave) {
+        if self.catch_up() {
+            self.plan.wait("a drained node was uncordoned");
+        } else if migration.approved_wave == Some(migration.wave) {
             self.pass_wave("the wave was approved");
         } else {
             self.plan.wait(format!("wave {} waits for approval", migration.wave + 1));
@@ -221,6 +243,9 @@ impl<'a> Planner<'a> {
         let migration = &self.s.migration;
         if migration.wants_commit {
             return self.plan.step(Step::Move(Event::Commit, None), "somebody committed");
+        }
+        if self.catch_up() {
+            return self.plan.wait("a drained node was uncordoned");
         }
         let end = migration.phase_since
             + SignedDuration::from_secs(i64::from(migration.spec.hold_seconds));

@@ -13,8 +13,10 @@ use super::page::{Page, PageRequest};
 use super::reader::{Reader, to_integer, to_json};
 use super::{StoreError, Tx, expect_rows, ts};
 use crate::domain::condition::Condition;
-use crate::domain::ids::{CloudId, ClusterId, MigrationId, PoolId, PreflightId, ProjectId};
-use crate::domain::migration::{Migration, MigrationNode, MigrationSpec, Phase};
+use crate::domain::ids::{
+    CloudId, ClusterId, MigrationId, NodeId, PoolId, PreflightId, ProjectId,
+};
+use crate::domain::migration::{MigrationNode, MigrationSpec, Phase, Standing};
 
 /// The cluster has a migration under way.
 pub const ONE_PER_CLUSTER: &str = "migrations_one_per_cluster_key";
@@ -73,26 +75,15 @@ pub struct MigrationRow {
 }
 
 impl MigrationRow {
-    /// The migration as the planner sees it.
-    pub fn migration(&self, nodes: Vec<MigrationNode>) -> Migration {
-        Migration {
-            id: self.id,
-            cluster_id: self.cluster_id,
-            source: self.source,
-            target: self.target,
-            spec: self.spec.clone(),
+    /// All that decides what a verb means now.
+    pub fn standing(&self) -> Standing {
+        Standing {
             phase: self.phase,
-            phase_since: self.phase_since,
-            wave: self.wave,
-            paused: self.paused.clone(),
-            resumed_at: self.resumed_at,
-            approved_wave: self.approved_wave,
-            wants_commit: self.wants_commit,
+            is_paused: self.paused.is_some(),
+            is_approved: self.approved_wave == Some(self.wave),
             wants_rollback: self.wants_rollback,
+            wants_commit: self.wants_commit,
             wants_cancel: self.wants_cancel,
-            healthy_since: self.healthy_since,
-            pools: self.pools.clone(),
-            nodes,
         }
     }
 }
@@ -278,7 +269,7 @@ pub async fn set_wishes(
     let result = sqlx::query(
         "UPDATE migrations
          SET resumed_at = CASE
-                 WHEN paused IS NOT NULL AND $2 IS NULL THEN $7
+                 WHEN (paused IS NOT NULL AND $2 IS NULL) OR wants_rollback <> $5 THEN $7
                  ELSE resumed_at END,
              paused = $2, approved_wave = $3, wants_commit = $4, wants_rollback = $5,
              wants_cancel = $6, generation = generation + 1, updated_at = $7
@@ -294,4 +285,46 @@ pub async fn set_wishes(
     .execute(&mut **tx)
     .await?;
     expect_rows(&result, 1)
+}
+
+/// Writes that nobody waits for the drain of a node, and why. Returns whether that is new.
+pub async fn skip(
+    tx: &mut Tx,
+    migration: MigrationId,
+    (node, reason): (NodeId, &str),
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    let result = sqlx::query(
+        "INSERT INTO migration_skips (migration_id, node_id, reason)
+         VALUES ($1, $2, $3)
+         ON CONFLICT DO NOTHING",
+    )
+    .bind(migration)
+    .bind(node)
+    .bind(reason)
+    .execute(&mut **tx)
+    .await?;
+    let is_new = result.rows_affected() == 1;
+    if is_new {
+        sqlx::query(
+            "UPDATE migrations SET generation = generation + 1, updated_at = $2 WHERE id = $1",
+        )
+        .bind(migration)
+        .bind(ts(now))
+        .execute(&mut **tx)
+        .await?;
+    }
+    Ok(is_new)
+}
+
+/// Forgets the back-off of nodes that wait to be tried again.
+pub async fn forget_backoff(tx: &mut Tx, cluster: ClusterId) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE nodes SET not_before = NULL
+         WHERE cluster_id = $1 AND closed_at IS NULL AND not_before IS NOT NULL",
+    )
+    .bind(cluster)
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
 }

@@ -6,7 +6,7 @@
 mod random;
 mod story;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
@@ -102,6 +102,7 @@ impl Model {
             pools: vec![self.pool.clone()],
             nodes: workers.cloned().collect(),
             preflight: Verdict::Clear,
+            cluster: self.cluster.desired,
         })
     }
 
@@ -111,7 +112,7 @@ impl Model {
         let old: Vec<NodeId> =
             self.nodes.iter().filter(|n| n.role == Role::Worker).map(|n| n.id).collect();
         let waves = assign(&spec.waves, &[u32::try_from(old.len()).expect("few")]);
-        let nodes = old.into_iter().zip(waves[0].iter());
+        let nodes = old.iter().copied().zip(waves[0].iter());
         self.migration = Some(Migration {
             id: MigrationId(Uuid::from_u128(30)),
             cluster_id: CLUSTER,
@@ -129,6 +130,8 @@ impl Model {
             wants_cancel: false,
             healthy_since: None,
             pools: vec![POOL],
+            sizes: BTreeMap::from([(POOL, u32::try_from(old.len()).expect("few"))]),
+            skips: BTreeSet::new(),
             nodes: nodes.map(|(node_id, wave)| MigrationNode { node_id, wave: *wave }).collect(),
         });
     }
@@ -288,6 +291,7 @@ impl Model {
             }
             S::SetHealthy(is_healthy) => migration.healthy_since = is_healthy.then_some(now),
             S::Pause(reason) => migration.paused = Some(reason.clone()),
+            S::TurnBack(_) => migration.wants_rollback = true,
             S::Cordon(id) => {
                 let node = self.node(*id);
                 node.kubelet.is_cordoned = true;

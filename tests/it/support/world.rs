@@ -430,7 +430,7 @@ impl TestWorld {
 
     /// Asks something of a migration.
     pub async fn steer(&self, id: MigrationId, verb: Verb) {
-        let steer = Steer { verb, reason: Some("a test wants it"), seen: None };
+        let steer = Steer::new(verb, Some("a test wants it"));
         let view = zcp::app::migrations::steer(&self.app, &self.ask, id, steer).await;
         view.expect("a legal verb");
     }
