@@ -50,7 +50,7 @@ async fn nodes_and_waves_are_fixed_when_a_migration_is_accepted() -> Result {
         .collect();
     assert_eq!(nodes[0], ("web-main-0", 1));
     assert_eq!(nodes[1..].iter().map(|(_, wave)| *wave).collect::<Vec<_>>(), [3, 3, 3]);
-    assert_eq!(body["legal"], json!(["pause", "resume", "rollback", "cancel", "retry"]));
+    assert_eq!(body["legal"], json!(["pause", "rollback", "cancel", "retry"]));
     assert!(body["estimated_end"].is_string());
     let cluster = body["cluster_id"].as_str().expect("an id");
     let again =
@@ -72,26 +72,66 @@ async fn verbs_are_legal_where_they_make_sense_and_may_be_repeated() -> Result {
     assert_eq!(again["generation"], paused["generation"], "nothing changed");
     assert_eq!(steer(&api, &path, "resume").await.expect(202).get("paused"), None);
     let refused = steer(&api, &path, "commit").await.expect(409);
-    assert_eq!(refused["legal"], json!(["pause", "resume", "rollback", "cancel", "retry"]));
+    assert_eq!(refused["legal"], json!(["pause", "rollback", "cancel", "retry"]));
     assert!(refused["detail"].as_str().is_some_and(|text| text.contains("phase pending")));
     set_phase(&api, id, "approval").await;
     steer(&api, &path, "approve").await.expect(202);
     set_phase(&api, id, "holding").await;
     steer(&api, &path, "commit").await.expect(202);
-    // Nobody took the commit up yet: turning back wins, and is final.
+    // Nobody took the commit up yet: turning back wins.
     let back = steer(&api, &path, "rollback").await.expect(202);
     assert_eq!(back["direction"], "back");
     steer(&api, &path, "commit").await.expect(409);
     steer(&api, &path, "rollback").await.expect(202);
+    let forward = steer(&api, &path, "forward").await.expect(202);
+    assert_eq!(forward["direction"], "forward", "the wish to turn is taken back");
+    let again = steer(&api, &path, "forward").await.expect(202);
+    assert_eq!(again["generation"], forward["generation"], "nothing changed");
     set_phase(&api, id, "committing").await;
     steer(&api, &path, "cancel").await.expect(409);
-    let committing = api.get(&path).await.expect(200);
-    let cluster = committing["cluster_id"].as_str().expect("an id");
-    let delete = format!("/v1/clusters/{cluster}");
-    api.call("DELETE", &delete, "shop-owner").send().await.expect(409);
+    steer(&api, &path, "rollback").await.expect(409);
     set_phase(&api, id, "succeeded").await;
     steer(&api, &path, "pause").await.expect(409);
     steer(&api, &path, "explode").await.expect(404);
+    Ok(())
+}
+
+#[tokio::test]
+async fn skipping_names_a_node_on_the_side_that_is_drained() -> Result {
+    let api = TestApi::new().await;
+    let (id, path) = started(&api, &json!({ "target": "west" })).await;
+    let skip = async |node: serde_json::Value| {
+        let path = format!("{path}/skip_node");
+        api.call("POST", &path, "shop-owner").json(&node).send().await
+    };
+    let node = json!({ "node": "web-main-0", "reason": "its pod never ends" });
+    skip(node.clone()).await.expect(409);
+    set_phase(&api, id, "draining").await;
+    assert_eq!(skip(json!({})).await.fields(), ["node"]);
+    let unknown = skip(json!({ "node": "web-main-9" })).await;
+    assert_eq!(unknown.fields(), ["node"]);
+    let first = skip(node.clone()).await.expect(202);
+    let again = skip(node).await.expect(202);
+    assert_eq!(first["generation"], again["generation"], "nothing changed");
+    let path_of_pause = format!("{path}/pause");
+    let pause = api.call("POST", &path_of_pause, "shop-owner").json(&json!({ "node": "x" }));
+    assert_eq!(pause.send().await.fields(), ["node"]);
+    let timeline = api.get(&format!("{path}/timeline")).await.expect(200);
+    let said = timeline["items"][0]["message"].as_str().unwrap_or_default();
+    assert_eq!(said, "owner asked to skip node web-main-0: its pod never ends");
+    Ok(())
+}
+
+#[tokio::test]
+async fn deleting_a_cluster_is_possible_in_every_phase_of_its_migration() -> Result {
+    let api = TestApi::new().await;
+    let (id, path) = started(&api, &json!({ "target": "west" })).await;
+    set_phase(&api, id, "committing").await;
+    let cluster = api.get(&path).await.expect(200);
+    let cluster = cluster["cluster_id"].as_str().expect("an id").to_owned();
+    let delete = format!("/v1/clusters/{cluster}");
+    api.call("DELETE", &delete, "shop-owner").send().await.expect(204);
+    steer(&api, &path, "pause").await.expect(409);
     Ok(())
 }
 

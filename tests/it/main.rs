@@ -35,3 +35,4 @@ mod store_work;
 mod support;
 mod tidy;
 mod trouble;
+mod verbs;
