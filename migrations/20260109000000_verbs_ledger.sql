@@ -20,4 +20,4 @@ ALTER TABLE nodes ADD COLUMN carried jsonb;
 ALTER TABLE nodes ADD COLUMN predecessor_id uuid;
 ALTER TABLE nodes ADD COLUMN heir_id uuid;
 ALTER TABLE nodes ADD COLUMN lost boolean NOT NULL DEFAULT false;
-CREATE INDEX nodes_lost_idx ON nodes (cluster_id) WHERE lost AND heir_id IS NULL;
+CREATE INDEX nodes_lost_idx ON nodes (cluster_id) WHERE lost;

@@ -8,6 +8,7 @@ use crate::domain::condition::Condition;
 use crate::domain::explanation::Reason;
 use crate::domain::ids::{ClusterId, MigrationId, NodeId, PreflightId};
 use crate::domain::insight::Insight;
+use crate::domain::ledger::LedgerDiff;
 use crate::domain::migration::{CommitPolicy, Direction, DrainSpec, Phase, Verb};
 use crate::domain::node::{Blocker, Drain, NodeStage};
 use crate::domain::wave::Gate;
@@ -160,6 +161,13 @@ pub struct MigrationNode {
     /// What keeps it from coming up or going away.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
+    /// Name of the node in whose place it stands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<String>,
+    /// What became of the labels, taints and annotations that owners had put on that node, beyond
+    /// those of its pool; absent if there were none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ledger: Option<LedgerDiff>,
 }
 
 /// How many nodes stand where.

@@ -417,7 +417,25 @@ fn nodes(migration: &Migration) -> String {
         ]
     });
     let header = ["NODE", "SIDE", "WAVE", "STAGE", "DRAIN", "WHY"];
-    format!("\n{}", table(&header, rows.collect()))
+    format!("\n{}{}", table(&header, rows.collect()), ledger(migration))
+}
+
+/// What became of what owners had put on single nodes.
+fn ledger(migration: &Migration) -> String {
+    let mut rows = Vec::new();
+    for node in &migration.nodes {
+        let Some(diff) = &node.ledger else { continue };
+        let all = [("carried", &diff.carried), ("missing", &diff.missing)];
+        for (state, lines) in all.into_iter().chain([("conflict", &diff.conflicts)]) {
+            for line in lines {
+                rows.push(vec![node.name.clone(), state.to_owned(), line.clone()]);
+            }
+        }
+    }
+    if rows.is_empty() {
+        return String::new();
+    }
+    format!("\n{}", table(&["NODE", "LEDGER", "ENTRY"], rows))
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ pub mod field;
 pub mod ids;
 pub mod insight;
 pub mod inventory;
+pub mod ledger;
 pub mod migration;
 pub mod name;
 pub mod node;

@@ -171,6 +171,20 @@ pub struct Node {
     pub usable_at: Option<Timestamp>,
     /// What keeps it from coming up or going away, in words.
     pub trouble: Option<String>,
+    /// Whose place it takes, and who takes its.
+    pub lineage: Lineage,
+}
+
+/// Whose place a node takes. Decided once, when the row of the heir is made, and stored: the heir
+/// is given what owners put on the other ([`super::ledger`]).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Lineage {
+    /// The node whose ledger it is given.
+    pub predecessor: Option<NodeId>,
+    /// The node that was last made in its place.
+    pub heir: Option<NodeId>,
+    /// Its predecessor's ledger is not on it yet, or has changed since.
+    pub needs_carry: bool,
 }
 
 /// How far the drain of a node is.

@@ -8,6 +8,7 @@ pub mod apply;
 mod call;
 pub mod client;
 pub mod drain;
+mod ledger;
 pub mod management;
 pub mod nodes;
 mod pods;

@@ -224,7 +224,7 @@ impl ClusterClient {
     }
 
     /// Reads a node, decides, and patches it under the version that was read.
-    async fn change<T>(
+    pub(super) async fn change<T>(
         &self,
         node: &NodeRef,
         operation: &'static str,
@@ -252,8 +252,11 @@ impl ClusterClient {
     }
 }
 
-enum Change<T> {
+/// What comes of reading a node.
+pub(super) enum Change<T> {
+    /// Nothing is written.
     Leave(T),
+    /// This is written over the version that was read.
     Patch(Value, T),
 }
 
@@ -306,7 +309,7 @@ fn managed_name(key: &str, effect: &str) -> String {
     format!("{key}:{effect}")
 }
 
-fn to_kubernetes(taint: &Taint) -> core::Taint {
+pub(super) fn to_kubernetes(taint: &Taint) -> core::Taint {
     core::Taint {
         key: taint.key.clone(),
         value: taint.value.clone(),

@@ -29,6 +29,7 @@ use crate::plan::preflight::{Verdict, verdict};
 use crate::plan::resolve::Place;
 use crate::store::events::EventType;
 use crate::store::migration_progress::{self, PoolPlace};
+use crate::store::nodes::heirs;
 use crate::store::nodes::progress::{self, Change};
 use crate::store::preflights::{self, PreflightRow};
 use crate::store::work::{Lease, ResourceId, WorkKind, wake};
@@ -233,6 +234,10 @@ impl MigrationWorker {
                 let to = (migration.target, pool_place(&place));
                 migration_progress::move_pool(&mut tx, pool.id, to).await?;
             }
+        }
+        if to == Phase::RolledBack {
+            let of = (migration.cluster_id, migration.id, migration.target);
+            heirs::give_up_target(&mut tx, of).await?;
         }
         let message = match to {
             Phase::Provisioning => format!("wave {}: {why}", wave + 1),

@@ -89,7 +89,7 @@ impl fmt::Display for ParkReason {
 
 /// Every step that calls outside, by the name at which tests kill it. The crash matrix fails when
 /// one of them is never taken, and `Context::call` refuses a name that is not here.
-pub const STEPS: [&str; 42] = [
+pub const STEPS: [&str; 43] = [
     "check cloud",
     "read inventory",
     "list servers",
@@ -105,6 +105,7 @@ pub const STEPS: [&str; 42] = [
     "apply base",
     "ensure token",
     "apply labels",
+    "carry ledger",
     "revoke token",
     "cordon node",
     "list pods",

@@ -8,7 +8,8 @@ use super::labels;
 use super::{Next, Reconciler, WorkError};
 use crate::domain::cluster::ClusterPhase;
 use crate::domain::ids::ClusterId;
-use crate::domain::node::{Desired, Kubelet, Node, NodeStage, Outside};
+use crate::domain::ledger::Ledger;
+use crate::domain::node::{Desired, Kubelet, Node, NodeStage, Outside, Role};
 use crate::domain::node_view::{NodeView, Readiness};
 use crate::kubernetes::nodes::{DaemonRef, DaemonView};
 use crate::store::nodes::NodeRow;
@@ -66,7 +67,7 @@ fn seen(
 ) -> SeenObject {
     let Some(view) = view else {
         let kubelet = Kubelet::default();
-        return SeenObject { node: row.node.id, uid: None, kubelet, is_usable: false };
+        return SeenObject { node: row.node.id, uid: None, kubelet, is_usable: false, ledger: None };
     };
     let pool = loaded.pool(&row.node);
     let version = loaded.cluster.offering.kubernetes_version.to_string();
@@ -87,6 +88,7 @@ fn seen(
         uid: Some(view.uid.clone()),
         is_usable: node.is_usable(),
         kubelet,
+        ledger: pool.map(|pool| Ledger::of(view, (&pool.labels, &pool.taints))),
     }
 }
 

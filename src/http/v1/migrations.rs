@@ -287,6 +287,7 @@ fn progress(view: &MigrationView) -> Progress {
 fn node(view: &MigrationView, member: &MemberView) -> MigrationNode {
     let node = &member.node;
     let wave = view.waves.get(&node.id);
+    let predecessor = view.nodes.iter().find(|m| Some(m.node.id) == node.lineage.predecessor);
     MigrationNode {
         id: node.id,
         name: node.name.clone(),
@@ -297,5 +298,11 @@ fn node(view: &MigrationView, member: &MemberView) -> MigrationNode {
         drain: node.drain,
         blockers: node.blockers.clone(),
         trouble: node.trouble.clone(),
+        replaces: predecessor.map(|member| member.node.name.clone()),
+        ledger: member
+            .heritage
+            .as_ref()
+            .filter(|heritage| !heritage.is_empty())
+            .map(|heritage| heritage.diff(&member.ledger)),
     }
 }

@@ -10,6 +10,7 @@
 //!   run (kubernetes-sigs/cluster-api #2565).
 
 mod canary;
+mod heirs;
 mod nodes;
 
 use std::collections::BTreeMap;
@@ -28,6 +29,8 @@ use crate::domain::inventory::ServerStatus;
 use crate::domain::migration::Migration;
 use crate::domain::node::{Desired, Node, Outside, Role};
 
+pub use heirs::{Heritage, Lost};
+
 /// Everything the planner may know.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
@@ -43,6 +46,8 @@ pub struct Snapshot {
     pub migration: Option<Migration>,
     /// Its canaries that are under way or have left something behind.
     pub canaries: Vec<Canary>,
+    /// Lost nodes in whose place nobody stands.
+    pub lost: Vec<Lost>,
     /// Its server groups that may exist.
     pub groups: Vec<Group>,
     /// The clouds that it uses.
@@ -113,6 +118,8 @@ pub struct NewNode {
     pub attempt: u32,
     /// Nothing is tried before.
     pub not_before: Option<Timestamp>,
+    /// In whose place it stands.
+    pub heritage: Option<Heritage>,
 }
 
 /// One step. Those marked *row* change only our database.
@@ -122,6 +129,8 @@ pub enum Step {
     AddNode(NewNode),
     /// *row* The node is not wanted any more.
     Dismiss(NodeId),
+    /// *row* The node cannot serve any more: another takes its place.
+    Replace(NodeId),
     /// Makes the port of the endpoint's address.
     EnsureVipPort,
     /// Makes the server group.
@@ -138,6 +147,8 @@ pub enum Step {
     EnsureToken(NodeId),
     /// Puts the pool's labels and taints on the Node object.
     ApplyLabels(NodeId),
+    /// Puts on it what owners had put on the node in whose place it stands.
+    CarryLedger(NodeId),
     /// Takes back a cordon of ours that nobody of us wants: a frozen replica's call landed late.
     LiftCordon(NodeId),
     /// Removes the bootstrap token of a node that has joined or goes.
@@ -335,7 +346,8 @@ impl Planner<'_> {
         let Place { pool, member, cloud } = place;
         let group = self.free_group(pool, cloud);
         let not_before = (attempt > 0).then(|| self.snapshot.now + retry_delay(attempt));
-        let new = NewNode { pool, member, cloud, group, attempt, not_before };
+        let heritage = pool.and_then(|pool| self.heritage(pool, cloud));
+        let new = NewNode { pool, member, cloud, group, attempt, not_before, heritage };
         let why = if attempt == 0 {
             "fewer nodes than wanted".to_owned()
         } else {

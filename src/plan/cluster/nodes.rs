@@ -16,7 +16,7 @@ impl Planner<'_> {
             self.coming_canary(node);
         } else if let Some(trouble) = self.lost(node) {
             let is_there = node.server == Outside::Present && Self::broken(node).is_none();
-            let step = if is_there { Step::FailNode(node.id) } else { Step::Dismiss(node.id) };
+            let step = if is_there { Step::FailNode(node.id) } else { Step::Replace(node.id) };
             self.plan.step(step, trouble);
         } else {
             self.coming(node);
@@ -149,6 +149,11 @@ impl Planner<'_> {
         if node.object == Outside::Present && node.kubelet.is_ours && !node.kubelet.is_labelled {
             let why = format!("{} lacks its pool's labels or taints", node.name);
             self.plan.step(Step::ApplyLabels(node.id), why);
+        }
+        let is_known = node.object == Outside::Present && node.kubelet.is_ours;
+        if is_known && node.lineage.needs_carry {
+            let why = format!("{} lacks what owners put on its predecessor", node.name);
+            self.plan.step(Step::CarryLedger(node.id), why);
         }
         if node.drain == Drain::Idle && node.kubelet.cordon_mark.is_some() {
             let why = format!("{} bears a cordon of ours that nobody wants", node.name);

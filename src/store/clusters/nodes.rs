@@ -8,8 +8,9 @@ use uuid::Uuid;
 
 use crate::domain::ids::{AccountId, ClusterId, MigrationId, PoolId};
 use crate::domain::inventory::ServerStatus;
-use crate::domain::node::Node;
-use crate::store::StoreError;
+use crate::domain::ledger::Ledger;
+use crate::domain::node::{Lineage, Node};
+use crate::store::{StoreError, nodes};
 use crate::store::reader::Reader;
 
 /// A node with what surrounds it.
@@ -25,6 +26,10 @@ pub struct NodeRow {
     pub zone: Option<String>,
     /// The migration for which it was made.
     pub job_id: Option<MigrationId>,
+    /// What its owner put on it, as last seen.
+    pub ledger: Ledger,
+    /// What its predecessor's owner had put on that.
+    pub heritage: Option<Ledger>,
 }
 
 /// Columns of [`NodeRow`].
@@ -32,7 +37,10 @@ const SELECT: &str = "SELECT id, cluster_id, pool_id, cloud_id, account_id, role
             flavor, zone, job_id, desired, attempt, not_before, trouble, created_at, port, port_id,
             address, server, server_id, server_intent_at, server_status, server_fault,
             server_missing_since, token, object, kubelet, drain, drain_started_at, was_cordoned,
-            blockers, usable_at
+            blockers, usable_at, predecessor_id, heir_id, ledger, carried,
+            (SELECT p.ledger FROM nodes AS p WHERE p.id = nodes.predecessor_id) AS heritage,
+            (SELECT p.drain = 'idle' AND p.desired = 'present' FROM nodes AS p
+             WHERE p.id = nodes.predecessor_id) AS predecessor_serves
      FROM nodes";
 
 fn node_row(row: &PgRow) -> Result<NodeRow, StoreError> {
@@ -42,6 +50,8 @@ fn node_row(row: &PgRow) -> Result<NodeRow, StoreError> {
         flavor: row.get("flavor")?,
         zone: row.get("zone")?,
         job_id: row.get("job_id")?,
+        ledger: row.json("ledger")?,
+        heritage: row.maybe_json("heritage")?,
         node: node(&row)?,
     })
 }
@@ -77,6 +87,17 @@ fn node(row: &Reader<'_>) -> Result<Node, StoreError> {
         blockers: row.json("blockers")?,
         usable_at: row.maybe_at("usable_at")?,
         trouble: row.get("trouble")?,
+        lineage: Lineage {
+            predecessor: row.get("predecessor_id")?,
+            heir: row.get("heir_id")?,
+            needs_carry: nodes::needs_carry(
+                (
+                    row.maybe_json::<Ledger>("heritage")?.as_ref(),
+                    row.maybe_json::<Ledger>("carried")?.as_ref(),
+                ),
+                row.get("predecessor_serves")?,
+            ),
+        },
     })
 }
 

@@ -4,6 +4,7 @@
 //! number from the sequence `outside_order`; so does a list when it starts, and it leaves alone
 //! what was written after that (`observed`).
 
+pub mod heirs;
 pub mod observed;
 pub mod progress;
 
@@ -18,7 +19,8 @@ use super::seal::Sealed;
 use super::{StoreError, Ts, Tx, expect_rows, ts};
 use crate::domain::ids::{AccountId, CloudId, ClusterId, MigrationId, NodeId, PoolId};
 use crate::domain::inventory::ServerStatus;
-use crate::domain::node::{Blocker, Desired, Drain, Kubelet, Node, Outside, Role};
+use crate::domain::ledger::Ledger;
+use crate::domain::node::{Blocker, Desired, Drain, Kubelet, Lineage, Node, Outside, Role};
 
 /// A node with what only workers need.
 #[derive(Debug, Clone)]
@@ -45,6 +47,10 @@ pub struct NodeRow {
     pub secret: Sealed,
     /// UID of its Node object, once seen.
     pub object_uid: Option<String>,
+    /// What its owner put on it, as last seen.
+    pub ledger: Ledger,
+    /// What its predecessor's owner had put on that.
+    pub heritage: Option<Ledger>,
     /// When the unclear call of its server was first looked after, see `worker::cluster`.
     pub server_looked_at: Option<jiff::Timestamp>,
 }
@@ -53,7 +59,10 @@ const COLUMNS: &str = "id, cluster_id, pool_id, cloud_id, account_id, role, memb
     zone, network, security_group, image, job_id, desired, attempt, not_before, trouble, created_at, port, port_id, address,
     group_id, server, server_id, server_intent_at, server_looked_at, server_status, server_fault,
     server_missing_since, secret, token, object, object_uid, kubelet, usable_at, drain,
-    drain_started_at, was_cordoned, blockers";
+    drain_started_at, was_cordoned, blockers, predecessor_id, heir_id, ledger, carried,
+    (SELECT p.ledger FROM nodes AS p WHERE p.id = nodes.predecessor_id) AS heritage,
+    (SELECT p.drain = 'idle' AND p.desired = 'present' FROM nodes AS p
+     WHERE p.id = nodes.predecessor_id) AS predecessor_serves";
 
 /// Open nodes of a cluster, by name.
 pub async fn open_of_cluster(
@@ -116,6 +125,8 @@ fn read(row: &PgRow) -> Result<NodeRow, StoreError> {
         group_id: row.try_get("group_id")?,
         secret: row.try_get("secret")?,
         object_uid: row.try_get("object_uid")?,
+        ledger: row.try_get::<Json<Ledger>, _>("ledger")?.0,
+        heritage: ledger(row, "heritage")?,
         server_looked_at: at(row, "server_looked_at")?,
     })
 }
@@ -154,7 +165,34 @@ fn read_node(row: &PgRow) -> Result<Node, StoreError> {
         blockers: row.try_get::<Json<Vec<Blocker>>, _>("blockers")?.0,
         usable_at: at(row, "usable_at")?,
         trouble: row.try_get("trouble")?,
+        lineage: Lineage {
+            predecessor: row.try_get("predecessor_id")?,
+            heir: row.try_get("heir_id")?,
+            needs_carry: needs_carry(
+                (ledger(row, "heritage")?.as_ref(), ledger(row, "carried")?.as_ref()),
+                row.try_get("predecessor_serves")?,
+            ),
+        },
     })
+}
+
+fn ledger(row: &PgRow, column: &str) -> Result<Option<Ledger>, StoreError> {
+    Ok(row.try_get::<Option<Json<Ledger>>, _>(column)?.map(|Json(ledger)| ledger))
+}
+
+/// Whether a node lacks what its predecessor's owner put on that: until it was carried once, and
+/// again when it changes while the predecessor serves.
+pub(crate) fn needs_carry(
+    (heritage, carried): (Option<&Ledger>, Option<&Ledger>),
+    predecessor_serves: Option<bool>,
+) -> bool {
+    match (heritage, carried) {
+        (None, _) => false,
+        (Some(heritage), None) => !heritage.is_empty(),
+        (Some(heritage), Some(carried)) => {
+            predecessor_serves == Some(true) && !heritage.is_empty() && heritage != carried
+        }
+    }
 }
 
 /// A row to be inserted.

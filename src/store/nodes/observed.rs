@@ -7,6 +7,7 @@ use sqlx::{PgExecutor, Row};
 
 use super::NodeRow;
 use crate::domain::ids::{AccountId, ClusterId, NodeId};
+use crate::domain::ledger::Ledger;
 use crate::domain::node::Kubelet;
 use crate::store::{Store, StoreError, Tx, ts};
 
@@ -119,6 +120,8 @@ pub struct SeenObject {
     pub kubelet: Kubelet,
     /// Whether the node is usable with this, see `Node::is_usable`.
     pub is_usable: bool,
+    /// What its owner put on it; `None` keeps what was seen last.
+    pub ledger: Option<Ledger>,
 }
 
 /// What a list says about `rows`, put where it is newer. Returns whether anything changed.
@@ -137,7 +140,8 @@ pub async fn write_objects(
                      ELSE $3 END,
                  object_uid = coalesce($4, object_uid),
                  kubelet = $5,
-                 usable_at = CASE WHEN $6 THEN coalesce(usable_at, $7) ELSE usable_at END
+                 usable_at = CASE WHEN $6 THEN coalesce(usable_at, $7) ELSE usable_at END,
+                 ledger = coalesce($8, ledger)
              WHERE id = $1 AND object_order < $2",
         )
         .bind(one.node)
@@ -147,6 +151,7 @@ pub async fn write_objects(
         .bind(Json(&one.kubelet))
         .bind(one.is_usable)
         .bind(ts(now))
+        .bind(one.ledger.as_ref().map(Json))
         .execute(&mut **tx)
         .await?;
         changed += result.rows_affected();
@@ -163,4 +168,5 @@ pub fn differs(row: &NodeRow, seen: &SeenObject) -> bool {
         || is_there != seen.uid.is_some()
         || row.object_uid.as_ref() != seen.uid.as_ref().or(row.object_uid.as_ref())
         || (seen.is_usable && row.node.usable_at.is_none())
+        || seen.ledger.as_ref().is_some_and(|ledger| *ledger != row.ledger)
 }

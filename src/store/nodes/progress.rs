@@ -3,6 +3,7 @@
 use sqlx::types::Json;
 
 use crate::domain::ids::NodeId;
+use crate::domain::ledger::Ledger;
 use crate::domain::node::{Blocker, Drain, Outside};
 use crate::store::{StoreError, Ts, Tx, expect_rows, ts};
 
@@ -37,6 +38,10 @@ pub enum Change {
     ObjectGone,
     /// Labels and taints of the pool were put on the Node object.
     Labelled,
+    /// The node cannot serve any more, for this reason: another takes its place.
+    Lost(String),
+    /// The ledger of its predecessor was put on the Node object.
+    Carried(Ledger),
     /// What keeps the node from coming up, and when to try again.
     Trouble(String, Option<jiff::Timestamp>),
     /// How far the drain is, and who blocks it.
@@ -66,6 +71,14 @@ fn query(id: NodeId, change: Change, now: Ts) -> Query {
             sqlx::query("UPDATE nodes SET desired = 'absent', trouble = $2 WHERE id = $1")
                 .bind(id)
                 .bind(why)
+        }
+        Change::Lost(why) => sqlx::query(
+            "UPDATE nodes SET desired = 'absent', trouble = $2, lost = TRUE WHERE id = $1",
+        )
+        .bind(id)
+        .bind(why),
+        Change::Carried(ledger) => {
+            sqlx::query("UPDATE nodes SET carried = $2 WHERE id = $1").bind(id).bind(Json(ledger))
         }
         Change::PortIntent => {
             sqlx::query("UPDATE nodes SET port = 'unknown' WHERE id = $1").bind(id)
@@ -111,6 +124,7 @@ fn drain_query(id: NodeId, change: Change, now: Ts) -> Query {
                  blockers = $3,
                  drain_started_at = CASE
                      WHEN $2 = 'idle' THEN NULL
+                     WHEN drain = 'drained' AND $2 IN ('cordoning', 'evicting') THEN $4
                      ELSE coalesce(drain_started_at, $4) END,
                  drained_at = CASE WHEN $2 = 'drained' THEN coalesce(drained_at, $4) END
              WHERE id = $1",

@@ -11,7 +11,7 @@ use crate::domain::migration::Migration;
 use crate::domain::node::{Node, Role};
 use crate::domain::outside::{OutsideError, OutsideKind};
 use crate::openstack::CloudClient;
-use crate::plan::cluster::{Canary, Cloud, Cluster, Group, Snapshot};
+use crate::plan::cluster::{Canary, Cloud, Cluster, Group, Lost, Snapshot};
 use crate::plan::pool::Pool;
 use crate::plan::resolve::{Names, Place, Side, Way};
 use crate::store::canaries::{self, CanaryRow};
@@ -20,7 +20,7 @@ use crate::store::cloud_progress::{self, AccountWork, CloudWork};
 use crate::store::cluster_progress::{self, ClusterWork, PoolWork};
 use crate::store::groups::{self, GroupRow};
 use crate::store::migration_progress;
-use crate::store::nodes::{self, NodeRow};
+use crate::store::nodes::{self, NodeRow, heirs};
 use crate::worker::WorkError;
 use crate::worker::context::Context;
 
@@ -131,6 +131,7 @@ pub(in crate::worker) async fn load(
     let Some(cluster) = cluster_progress::load(&mut *tx, id).await? else { return Ok(None) };
     let pools = cluster_progress::pools(&mut *tx, id).await?;
     let nodes = nodes::open_of_cluster(&mut *tx, id).await?;
+    let lost = heirs::lost(&mut *tx, id).await?;
     let groups = groups::of_cluster(&mut *tx, id).await?;
     let canaries = canaries::open_of_cluster(&mut *tx, id).await?;
     let migration = migration_progress::active(&mut tx, id).await?;
@@ -169,6 +170,7 @@ pub(in crate::worker) async fn load(
             nodes: Vec::new(),
             migration: migration.clone(),
             canaries: canaries.iter().map(plan_canary).collect(),
+            lost: lost.into_iter().map(plan_lost).collect(),
             groups: Vec::new(),
             clouds: BTreeMap::new(),
             join_deadline: SignedDuration::try_from(context.settings.join_deadline)
@@ -230,6 +232,10 @@ fn plan_canary(row: &CanaryRow) -> Canary {
         outcome: row.outcome,
         created_at: row.created_at,
     }
+}
+
+fn plan_lost(row: heirs::LostRow) -> Lost {
+    Lost { id: row.id, pool: row.pool_id, cloud: row.cloud_id, ledger_of: row.ledger_of }
 }
 
 /// A pool as planners see it.

@@ -119,6 +119,29 @@ impl ClusterWorker {
         Ok(Done::Progress)
     }
 
+    /// Puts on a node what owners had put on the one in whose place it stands.
+    pub(super) async fn carry_ledger(
+        &self,
+        lease: &Lease,
+        loaded: &Loaded,
+        row: &NodeRow,
+    ) -> Result<Done, WorkError> {
+        let (Some(uid), Some(ledger)) = (&row.object_uid, &row.heritage) else {
+            return Ok(Done::Wait(Duration::from_secs(5)));
+        };
+        let client = self.context.cluster_client(&loaded.cluster).await?;
+        let node = NodeRef { name: row.node.name.clone(), uid: uid.clone() };
+        let carry = client.carry_ledger(&node, ledger);
+        self.context.call(lease, "carry ledger", carry).await??;
+        let mut tx = self.context.fenced(lease).await?;
+        let now = self.context.now();
+        let change = Change::Carried(ledger.clone());
+        crate::store::nodes::progress::write(&mut tx, row.node.id, change, now).await?;
+        wake(&mut tx, WorkKind::ObserveNodes, loaded.cluster.id, now).await?;
+        tx.commit().await?;
+        Ok(Done::Progress)
+    }
+
     pub(super) async fn apply_labels(
         &self,
         lease: &Lease,

@@ -115,6 +115,7 @@ impl ClusterWorker {
         match step {
             Step::AddNode(new) => self.add_node(lease, loaded, new).await,
             Step::Dismiss(node) => self.dismiss(lease, loaded.node(*node)?, reason).await,
+            Step::Replace(node) => self.replace(lease, loaded.node(*node)?, reason).await,
             Step::EnsureVipPort => self.ensure_vip_port(lease, loaded).await,
             Step::EnsureGroup(group) => self.ensure_group(lease, loaded, *group).await,
             Step::EnsurePort(node) => self.ensure_port(lease, loaded, loaded.node(*node)?).await,
@@ -125,6 +126,9 @@ impl ClusterWorker {
             Step::ApplyBase => self.apply_base(lease, loaded).await,
             Step::EnsureToken(node) => self.ensure_token(lease, loaded, loaded.node(*node)?).await,
             Step::ApplyLabels(node) => self.apply_labels(lease, loaded, loaded.node(*node)?).await,
+            Step::CarryLedger(node) => {
+                self.carry_ledger(lease, loaded, loaded.node(*node)?).await
+            }
             Step::LiftCordon(node) => self.lift_cordon(lease, loaded, loaded.node(*node)?).await,
             Step::RevokeToken(node) => self.revoke_token(lease, loaded, loaded.node(*node)?).await,
             Step::DrainNode(node) => self.drain_node(lease, loaded, loaded.node(*node)?).await,

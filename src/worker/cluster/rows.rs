@@ -11,7 +11,7 @@ use crate::plan::resolve;
 use crate::store::cluster_progress;
 use crate::store::events::EventType;
 use crate::store::nodes::progress::Change;
-use crate::store::nodes::{self, NewNodeRow, NodeRow, progress};
+use crate::store::nodes::{self, NewNodeRow, NodeRow, heirs, progress};
 use crate::store::seal::{Place, Sealed};
 use crate::store::work::{Lease, WorkKind, wake_all};
 use crate::store::{canaries, groups, migration_progress};
@@ -80,6 +80,9 @@ impl ClusterWorker {
             created_at: context.now(),
         };
         nodes::insert(&mut tx, row).await?;
+        if let Some(heritage) = new.heritage {
+            heirs::adopt(&mut tx, id, (heritage.of, heritage.ledger_of)).await?;
+        }
         let event =
             NodeEvent::new(EventType::Normal, "NodeWanted", format!("{name} on {}", cloud.name));
         record_node(&mut tx, (&loaded.cluster, id), event, context.now()).await?;
@@ -100,6 +103,20 @@ impl ClusterWorker {
         Ok(self.context.keys.seal(Place::new("nodes", id.0, "secret"), &plain, ids))
     }
 
+    /// Wants a node absent because it cannot serve any more. Another stands in its place then.
+    pub(super) async fn replace(
+        &self,
+        lease: &Lease,
+        row: &NodeRow,
+        why: &str,
+    ) -> Result<Done, WorkError> {
+        let now = self.context.now();
+        let mut tx = self.context.fenced(lease).await?;
+        progress::write(&mut tx, row.node.id, Change::Lost(why.to_owned()), now).await?;
+        tx.commit().await?;
+        Ok(Done::Progress)
+    }
+
     /// Wants a node absent. One way.
     pub(super) async fn dismiss(
         &self,
@@ -110,6 +127,7 @@ impl ClusterWorker {
         let now = self.context.now();
         let mut tx = self.context.fenced(lease).await?;
         progress::write(&mut tx, row.node.id, Change::Dismiss(why.to_owned()), now).await?;
+        heirs::give_up(&mut tx, row.node.id).await?;
         tx.commit().await?;
         Ok(Done::Progress)
     }

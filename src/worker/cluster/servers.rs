@@ -23,6 +23,7 @@ use crate::domain::canary;
 use crate::domain::ids::CloudId;
 use crate::domain::inventory::{Inventory, ServerStatus};
 use crate::domain::node::{Node, Outside, Role};
+use crate::domain::node_view::Taint;
 use crate::domain::outside::{OutsideError, OutsideKind};
 use crate::openstack::neutron::{AddressPair, CreatePort, Port, PortFilter};
 use crate::openstack::nova::{CreateServer, Server};
@@ -405,12 +406,15 @@ impl ClusterWorker {
         let server = ServerParts { node_name: &node.name, cluster: cluster.id, version, vip };
         let pool = loaded.pool(node);
         let empty = BTreeMap::new();
-        let own = [canary::taint()];
-        let taints = match node.role {
-            Role::Canary => &own[..],
-            Role::Worker | Role::ControlPlane => pool.map_or(&[][..], |pool| &pool.taints),
+        // A dedicated node is dedicated from the moment it registers.
+        let inherited = row.heritage.iter().flat_map(|ledger| &ledger.taints);
+        let taints: Vec<Taint> = match node.role {
+            Role::Canary => vec![canary::taint()],
+            Role::Worker | Role::ControlPlane => {
+                pool.iter().flat_map(|pool| &pool.taints).chain(inherited).cloned().collect()
+            }
         };
-        let parts = NodeParts { name: &node.name, labels: &empty, taints };
+        let parts = NodeParts { name: &node.name, labels: &empty, taints: &taints };
         let too_large = |error| WorkError::internal(format!("user data of {}: {error}", node.name));
         if node.role.joins() {
             let kubeadm = worker_configuration(discovery, parts);

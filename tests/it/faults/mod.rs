@@ -2,4 +2,5 @@
 
 mod crash;
 mod database;
+mod migration;
 mod table;

@@ -15,7 +15,7 @@ use zcp::domain::cluster::ClusterPhase;
 use zcp::domain::ids::{CloudId, ClusterId, MigrationId, NodeId, PoolId};
 use zcp::domain::inventory::ServerStatus;
 use zcp::domain::migration::{Migration, MigrationNode, MigrationSpec, Phase};
-use zcp::domain::node::{Desired, Drain, Kubelet, Node, Outside, Role};
+use zcp::domain::node::{Desired, Drain, Kubelet, Lineage, Node, Outside, Role};
 use zcp::domain::wave::assign;
 use zcp::plan::cluster::{self, Cloud, Cluster, Group, NewNode};
 use zcp::plan::migration;
@@ -88,6 +88,7 @@ impl Model {
             nodes: self.nodes.clone(),
             migration: self.migration.clone(),
             canaries: vec![],
+            lost: Vec::new(),
             groups: self.groups.iter().map(group).collect(),
             clouds: BTreeMap::from([(EAST, cloud("east")), (WEST, cloud("west"))]),
             join_deadline: SignedDuration::from_mins(20),
@@ -181,6 +182,7 @@ impl Model {
             blockers: Vec::new(),
             usable_at: None,
             trouble: None,
+            lineage: Lineage::default(),
         });
     }
 
@@ -190,7 +192,7 @@ impl Model {
         let now = self.now;
         match step {
             S::AddNode(new) => self.add(new),
-            S::Dismiss(id) => {
+            S::Dismiss(id) | S::Replace(id) => {
                 let node = self.node(*id);
                 assert_eq!(node.desired, Desired::Present, "a node is dismissed once");
                 node.desired = Desired::Absent;
@@ -242,6 +244,7 @@ impl Model {
                 node.kubelet.is_labelled = true;
                 node.usable_at = Some(now);
             }
+            S::CarryLedger(id) => self.node(*id).lineage.needs_carry = false,
             S::LiftCordon(id) => self.node(*id).kubelet.cordon_mark = None,
             S::DrainNode(id) => {
                 let node = self.node(*id);
