@@ -163,13 +163,13 @@ impl Ledger {
 /// Whether an owner wrote a key, and not the system.
 fn is_owners(key: &str) -> bool {
     let domain = key.split_once('/').map_or("", |(domain, _)| domain);
-    let within = |outer: &&str| {
-        domain == **outer || domain.strip_suffix(**outer).is_some_and(|rest| rest.ends_with('.'))
+    let within = |outer: &str| {
+        domain == outer || domain.strip_suffix(outer).is_some_and(|rest| rest.ends_with('.'))
     };
-    if OWNERS_KEYS.contains(&key) || OWNERS_DOMAINS.iter().any(|outer| within(&outer)) {
+    if OWNERS_KEYS.contains(&key) || OWNERS_DOMAINS.iter().any(|outer| within(outer)) {
         return true;
     }
-    !SYSTEM_DOMAINS.iter().any(|outer| within(&outer))
+    !SYSTEM_DOMAINS.iter().any(|outer| within(outer))
         && !SYSTEM_PREFIXES.iter().any(|prefix| key.starts_with(prefix))
 }
 

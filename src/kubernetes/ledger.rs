@@ -13,11 +13,7 @@ use crate::domain::outside::OutsideError;
 impl ClusterClient {
     /// Puts a ledger on a node. What stands there already stays, also with another value; so it
     /// may be repeated at any time.
-    pub async fn carry_ledger(
-        &self,
-        node: &NodeRef,
-        ledger: &Ledger,
-    ) -> Result<(), OutsideError> {
+    pub async fn carry_ledger(&self, node: &NodeRef, ledger: &Ledger) -> Result<(), OutsideError> {
         self.change(node, "carry ledger", |current| match patch(current, ledger) {
             Some(patch) => Change::Patch(patch, ()),
             None => Change::Leave(()),

@@ -7,8 +7,8 @@ use sqlx::types::Json;
 use sqlx::{PgExecutor, Row};
 
 use super::{StoreError, Ts, Tx, expect_rows, ts};
-use crate::domain::ids::{CloudId, ClusterId, MigrationId, NodeId, PoolId};
 use crate::domain::condition::{self, Condition};
+use crate::domain::ids::{CloudId, ClusterId, MigrationId, NodeId, PoolId};
 use crate::domain::migration::{Event, Migration, MigrationNode, MigrationSpec, PHASES, Phase};
 
 const COLUMNS: &str = "id, cluster_id, source_cloud_id, target_cloud_id, spec, pool_ids, phase,

@@ -67,7 +67,13 @@ fn seen(
 ) -> SeenObject {
     let Some(view) = view else {
         let kubelet = Kubelet::default();
-        return SeenObject { node: row.node.id, uid: None, kubelet, is_usable: false, ledger: None };
+        return SeenObject {
+            node: row.node.id,
+            uid: None,
+            kubelet,
+            is_usable: false,
+            ledger: None,
+        };
     };
     let pool = loaded.pool(&row.node);
     let version = loaded.cluster.offering.kubernetes_version.to_string();

@@ -76,7 +76,8 @@ impl<'a> Planner<'a> {
             .filter(|n| n.pool_id == Some(pool.id) && n.is_serving() && !cordoned_now(n.id))
             .count();
         let heir = self.s.nodes.iter().find(|n| Some(n.id) == node.lineage.heir);
-        if let Some(heir) = heir.filter(|n| n.desired == Desired::Present && n.lineage.needs_carry) {
+        if let Some(heir) = heir.filter(|n| n.desired == Desired::Present && n.lineage.needs_carry)
+        {
             let why = "is not on its successor yet";
             self.plan.wait(format!("{}: what owners put on it {why} ({})", node.name, heir.name));
             return false;

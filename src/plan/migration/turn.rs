@@ -3,8 +3,8 @@
 
 use jiff::Timestamp;
 
-use super::draining::is_silent;
 use super::super::pool::Pool;
+use super::draining::is_silent;
 use super::{Planner, Step, way_back};
 use crate::domain::condition::Condition;
 use crate::domain::migration::{Event, Migration};
@@ -30,8 +30,8 @@ impl<'a> Planner<'a> {
     /// Out of the way back. The waves begin again with the first that has a node to drain.
     pub(super) fn turn_forward(&mut self) {
         let migration = &self.s.migration;
-        let is_untouched = self.new_nodes().next().is_none()
-            && self.old().all(|node| node.drain == Drain::Idle);
+        let is_untouched =
+            self.new_nodes().next().is_none() && self.old().all(|node| node.drain == Drain::Idle);
         if is_untouched {
             let first = migration.first_wave();
             let step = Step::Move(Event::ForwardAnew, Some(first));

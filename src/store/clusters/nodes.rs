@@ -10,8 +10,8 @@ use crate::domain::ids::{AccountId, ClusterId, MigrationId, PoolId};
 use crate::domain::inventory::ServerStatus;
 use crate::domain::ledger::Ledger;
 use crate::domain::node::{Lineage, Node};
-use crate::store::{StoreError, nodes};
 use crate::store::reader::Reader;
+use crate::store::{StoreError, nodes};
 
 /// A node with what surrounds it.
 #[derive(Debug, Clone, PartialEq)]

@@ -13,9 +13,7 @@ use super::page::{Page, PageRequest};
 use super::reader::{Reader, to_integer, to_json};
 use super::{StoreError, Tx, expect_rows, ts};
 use crate::domain::condition::Condition;
-use crate::domain::ids::{
-    CloudId, ClusterId, MigrationId, NodeId, PoolId, PreflightId, ProjectId,
-};
+use crate::domain::ids::{CloudId, ClusterId, MigrationId, NodeId, PoolId, PreflightId, ProjectId};
 use crate::domain::migration::{MigrationNode, MigrationSpec, Phase, Standing};
 
 /// The cluster has a migration under way.

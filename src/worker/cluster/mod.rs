@@ -126,9 +126,7 @@ impl ClusterWorker {
             Step::ApplyBase => self.apply_base(lease, loaded).await,
             Step::EnsureToken(node) => self.ensure_token(lease, loaded, loaded.node(*node)?).await,
             Step::ApplyLabels(node) => self.apply_labels(lease, loaded, loaded.node(*node)?).await,
-            Step::CarryLedger(node) => {
-                self.carry_ledger(lease, loaded, loaded.node(*node)?).await
-            }
+            Step::CarryLedger(node) => self.carry_ledger(lease, loaded, loaded.node(*node)?).await,
             Step::LiftCordon(node) => self.lift_cordon(lease, loaded, loaded.node(*node)?).await,
             Step::RevokeToken(node) => self.revoke_token(lease, loaded, loaded.node(*node)?).await,
             Step::DrainNode(node) => self.drain_node(lease, loaded, loaded.node(*node)?).await,

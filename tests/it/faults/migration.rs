@@ -149,12 +149,12 @@ async fn f75_room_that_is_gone_in_the_middle_harms_nobody_and_can_be_turned_back
     world.until(&driver, migration, Phase::Approval).await;
     on(&world, "west", |cloud| cloud.faults.full = true);
     world.steer(migration, Verb::Approve).await;
-    pass(&world, &driver, 900).await;
+    pass(&world, &driver, 60).await;
     assert_eq!(world.phase(migration).await, Phase::Provisioning, "it waits for room");
     assert_eq!(world.cordons(cluster), 1, "no node of the second wave was touched");
     world.steer(migration, Verb::Rollback).await;
     world.until(&driver, migration, Phase::RolledBack).await;
-    assert_eq!(world.cordons(cluster), 0);
+    world.settle(&driver, "no cordon is left", async |world| world.cordons(cluster) == 0).await;
 }
 
 #[tokio::test]
@@ -171,7 +171,7 @@ async fn f76_turning_back_with_the_target_dead_says_what_is_left_until_it_is_gon
     world.steer(migration, Verb::Rollback).await;
     world.until(&driver, migration, Phase::RolledBack).await;
     assert_eq!(world.serving(cluster), 2, "the source serves");
-    pass(&world, &driver, 300).await;
+    pass(&world, &driver, 60).await;
     assert_eq!(world.sim.truth().servers.len(), made, "no server was made");
     assert_eq!(condition(&world, migration, "TargetCleanup").await, Some(true));
     on(&world, "west", |cloud| cloud.faults.power = Power::Up);
@@ -204,7 +204,7 @@ async fn f77_a_source_that_dies_in_the_hold_closes_the_way_back() {
         .await;
     let refused = world.try_steer(migration, Verb::Rollback).await.expect_err("it is closed");
     assert!(refused.to_string().contains("way back is closed"), "{refused}");
-    pass(&world, &driver, 120).await;
+    pass(&world, &driver, 30).await;
     assert_eq!(world.serving(cluster), 2, "the target goes on serving");
     old.iter().for_each(|(name, _)| kube.start_node(name, world.db.now()));
     world
