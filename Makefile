@@ -13,7 +13,7 @@ help:
 	@echo "make dev        everything on this machine, until Ctrl-C (ARGS='--speed 10')"
 	@echo "make test       all tests that need only Rust and PostgreSQL"
 	@echo "make test-live  the same against two real OpenStack clouds and real Kubernetes (root, Debian 12)"
-	@echo "make test-long  the crash matrix and the random worlds with many seeds (SEEDS=10)"
+	@echo "make test-long  the crash matrix and the random worlds with many seeds (SEEDS=10 WORLDS=10000)"
 	@echo "make bench      the promises in numbers"
 	@echo "make lint       format, clippy, licences"
 	@echo "make lab        install and start the real clouds of test-live"
@@ -39,8 +39,10 @@ test-live: needs
 	else echo "tests/lab/live/run is not there: nothing to run against the real clouds yet"; fi
 
 SEEDS ?= 10
+WORLDS ?= 10000
 test-long: needs
 	$(CARGO) test --no-run --test it
+	ZCP_WORLDS=$(WORLDS) $(CARGO) test --test it plans::random -- --nocapture
 	@for seed in $$(seq 1 $(SEEDS)); do \
 		echo "== seed $$seed"; ZCP_SEED=$$seed $(CARGO) test --quiet --test it crash_matrix || exit 1; done
 

@@ -112,6 +112,9 @@ pub struct ClusterMigrationSpec {
     /// Whether a canary tries the target first. In YAML: "off", in quotes.
     #[serde(default)]
     pub canary: CanaryPolicy,
+    /// Whether it turns back by itself where it would pause because something suffers.
+    #[serde(default)]
+    pub auto_rollback: bool,
     /// Take no further step. May change at any time.
     #[serde(default)]
     pub paused: bool,
@@ -152,6 +155,7 @@ impl ClusterMigrationSpec {
             hold_seconds: self.hold_seconds,
             commit: self.commit,
             canary: self.canary,
+            auto_rollback: self.auto_rollback,
         }
     }
 
@@ -171,6 +175,7 @@ impl ClusterMigrationSpec {
             hold_seconds: wish.hold_seconds,
             commit: wish.commit,
             canary: wish.canary,
+            auto_rollback: wish.auto_rollback,
             paused: false,
             direction: Direction::Forward,
             approved_wave: None,
@@ -210,7 +215,8 @@ const FIXED_ONCE_ACCEPTED: &str = "!has(oldSelf.status) || !has(oldSelf.status.m
     && self.spec.drain == oldSelf.spec.drain \
     && self.spec.holdSeconds == oldSelf.spec.holdSeconds \
     && self.spec.commit == oldSelf.spec.commit \
-    && self.spec.canary == oldSelf.spec.canary)";
+    && self.spec.canary == oldSelf.spec.canary \
+    && self.spec.autoRollback == oldSelf.spec.autoRollback)";
 const LAST_WAVE_IS_ALL: &str = "self.size() == 0 || self[self.size() - 1].upto == '100%'";
 /// Numbers of nodes are below a million, so that they rank before all percentages.
 const WAVES_GROW: &str = "self.map(w, type(w.upto) == int ? int(w.upto) \

@@ -380,7 +380,7 @@ pub struct Migration {
     pub pools: Vec<PoolId>,
     /// The old nodes and their waves.
     pub nodes: Vec<MigrationNode>,
-    /// How many old nodes each pool had when it was accepted.
+    /// How many of those each pool has, with lost ones and without those that its owner gave up.
     pub sizes: BTreeMap<PoolId, u32>,
     /// Nodes whose drain nobody wants to wait for.
     pub skips: BTreeSet<NodeId>,

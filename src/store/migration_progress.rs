@@ -54,7 +54,7 @@ async fn with_nodes(tx: &mut Tx, row: Option<PgRow>) -> Result<Option<Migration>
     let Some(row) = row else { return Ok(None) };
     let mut migration = read(&row)?;
     let nodes = sqlx::query(
-        "SELECT m.node_id, m.wave, n.pool_id
+        "SELECT m.node_id, m.wave, n.pool_id, n.desired = 'present' OR n.lost AS counts
          FROM migration_nodes AS m
          JOIN nodes AS n ON n.id = m.node_id
          WHERE m.migration_id = $1
@@ -65,7 +65,8 @@ async fn with_nodes(tx: &mut Tx, row: Option<PgRow>) -> Result<Option<Migration>
     .await?;
     for node in &nodes {
         let wave: i32 = node.try_get("wave")?;
-        if let Some(pool) = node.try_get::<Option<PoolId>, _>("pool_id")? {
+        let counts: bool = node.try_get("counts")?;
+        if let Some(pool) = node.try_get::<Option<PoolId>, _>("pool_id")?.filter(|_| counts) {
             *migration.sizes.entry(pool).or_default() += 1;
         }
         migration.nodes.push(MigrationNode {

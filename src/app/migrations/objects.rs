@@ -103,7 +103,7 @@ pub async fn steer_by_object(
 }
 
 fn by_object(verb: Verb) -> Steer<'static> {
-    Steer { verb, reason: Some("its object in the management cluster says so"), seen: None }
+    Steer::new(verb, Some("its object in the management cluster says so"))
 }
 
 /// Migrations by their ids, in any order; for the service itself, which asks for no permission.

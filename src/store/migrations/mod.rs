@@ -3,6 +3,8 @@
 //! Here is what `app` writes: the request with its fixed list of nodes, and the wishes of the verbs.
 //! Progress is written by the migration worker.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use jiff::Timestamp;
 use serde::Serialize;
 use sqlx::postgres::PgRow;
@@ -14,7 +16,7 @@ use super::reader::{Reader, to_integer, to_json};
 use super::{StoreError, Tx, expect_rows, ts};
 use crate::domain::condition::Condition;
 use crate::domain::ids::{CloudId, ClusterId, MigrationId, NodeId, PoolId, PreflightId, ProjectId};
-use crate::domain::migration::{MigrationNode, MigrationSpec, Phase, Standing};
+use crate::domain::migration::{Migration, MigrationNode, MigrationSpec, Phase, Standing};
 
 /// The cluster has a migration under way.
 pub const ONE_PER_CLUSTER: &str = "migrations_one_per_cluster_key";
@@ -73,6 +75,31 @@ pub struct MigrationRow {
 }
 
 impl MigrationRow {
+    /// The migration as planners see it, without what only they need of its nodes.
+    pub fn migration(&self, nodes: Vec<MigrationNode>) -> Migration {
+        Migration {
+            id: self.id,
+            cluster_id: self.cluster_id,
+            source: self.source,
+            target: self.target,
+            spec: self.spec.clone(),
+            phase: self.phase,
+            phase_since: self.phase_since,
+            wave: self.wave,
+            paused: self.paused.clone(),
+            resumed_at: self.resumed_at,
+            approved_wave: self.approved_wave,
+            wants_commit: self.wants_commit,
+            wants_rollback: self.wants_rollback,
+            wants_cancel: self.wants_cancel,
+            healthy_since: self.healthy_since,
+            pools: self.pools.clone(),
+            nodes,
+            sizes: BTreeMap::new(),
+            skips: BTreeSet::new(),
+        }
+    }
+
     /// All that decides what a verb means now.
     pub fn standing(&self) -> Standing {
         Standing {

@@ -190,7 +190,7 @@ impl ClusterWorker {
         let now = self.context.now();
         let said = format!("{}: {trouble}", row.node.name);
         let mut tx = self.context.fenced(lease).await?;
-        progress::write(&mut tx, row.node.id, NodeChange::Dismiss(trouble), now).await?;
+        progress::write(&mut tx, row.node.id, NodeChange::Lost(trouble), now).await?;
         let event = NodeEvent::new(EventType::Warning, "NodeFailed", said);
         record_node(&mut tx, (&loaded.cluster, row.node.id), event, now).await?;
         tx.commit().await?;

@@ -180,6 +180,7 @@ async fn a_migration_is_asked_for_as_it_was_typed() {
             "hold_seconds": 7200,
             "commit": "manual",
             "canary": "off",
+            "auto_rollback": false,
         })
     );
 }

@@ -17,14 +17,13 @@ use zcp::domain::inventory::ServerStatus;
 use zcp::domain::migration::{Migration, MigrationNode, MigrationSpec, Phase};
 use zcp::domain::node::{Desired, Drain, Kubelet, Lineage, Node, Outside, Role};
 use zcp::domain::wave::assign;
-use zcp::plan::cluster::{self, Cloud, Cluster, Group, NewNode};
+use zcp::plan::cluster::{self, Cloud, Cluster, Group, Heritage, Lost, NewNode};
 use zcp::plan::migration;
 use zcp::plan::pool::Pool;
 use zcp::plan::preflight::Verdict;
 
 pub(super) const EAST: CloudId = CloudId(Uuid::from_u128(1));
 pub(super) const WEST: CloudId = CloudId(Uuid::from_u128(2));
-const POOL: PoolId = PoolId(Uuid::from_u128(10));
 const CLUSTER: ClusterId = ClusterId(Uuid::from_u128(20));
 
 /// What a step of the cluster planner does to the model.
@@ -36,11 +35,17 @@ pub(super) enum Luck {
     Error,
 }
 
-/// A cluster with one pool, as the planners see it.
+/// A cluster as the planners see it.
 pub(super) struct Model {
     pub now: Timestamp,
     pub cluster: Cluster,
-    pub pool: Pool,
+    pub pools: Vec<Pool>,
+    /// What owners put on single nodes: the number of the node that first bore it.
+    pub ledger: BTreeMap<NodeId, BTreeSet<u128>>,
+    pub lost: Vec<Lost>,
+    /// Pods refuse to go.
+    pub is_stuck: bool,
+    heirs: BTreeMap<NodeId, NodeId>,
     pub nodes: Vec<Node>,
     pub migration: Option<Migration>,
     groups: BTreeMap<(Option<PoolId>, CloudId, u32), Outside>,
@@ -50,6 +55,17 @@ pub(super) struct Model {
 
 impl Model {
     pub fn new(workers: u32) -> Self {
+        Self::with_pools(&[workers])
+    }
+
+    pub fn with_pools(counts: &[u32]) -> Self {
+        let pool = |(n, count): (usize, &u32)| Pool {
+            id: PoolId(Uuid::from_u128(10 + n as u128)),
+            name: ["web", "db", "batch"][n].into(),
+            cloud: EAST,
+            count: *count,
+            surge: 1,
+        };
         Self {
             now: "2026-03-01T12:00:00Z".parse().expect("a time"),
             cluster: Cluster {
@@ -61,7 +77,11 @@ impl Model {
                 has_api: false,
                 has_base: false,
             },
-            pool: Pool { id: POOL, name: "web".into(), cloud: EAST, count: workers, surge: 1 },
+            pools: counts.iter().enumerate().map(pool).collect(),
+            ledger: BTreeMap::new(),
+            lost: Vec::new(),
+            is_stuck: false,
+            heirs: BTreeMap::new(),
             nodes: Vec::new(),
             migration: None,
             groups: BTreeMap::new(),
@@ -84,11 +104,11 @@ impl Model {
         cluster::Snapshot {
             now: self.now,
             cluster: self.cluster.clone(),
-            pools: vec![self.pool.clone()],
+            pools: self.pools.clone(),
             nodes: self.nodes.clone(),
             migration: self.migration.clone(),
             canaries: vec![],
-            lost: Vec::new(),
+            lost: self.lost.iter().filter(|l| !self.has_living_heir(l.id)).copied().collect(),
             groups: self.groups.iter().map(group).collect(),
             clouds: BTreeMap::from([(EAST, cloud("east")), (WEST, cloud("west"))]),
             join_deadline: SignedDuration::from_mins(20),
@@ -100,7 +120,7 @@ impl Model {
         Some(migration::Snapshot {
             now: self.now,
             migration: self.migration.clone().filter(|m| !m.phase.is_final())?,
-            pools: vec![self.pool.clone()],
+            pools: self.pools.clone(),
             nodes: workers.cloned().collect(),
             preflight: Verdict::Clear,
             cluster: self.cluster.desired,
@@ -110,10 +130,15 @@ impl Model {
     pub fn migrate(&mut self, mut spec: serde_json::Value) {
         spec["canary"] = "off".into();
         let spec: MigrationSpec = serde_json::from_value(spec).expect("a spec");
-        let old: Vec<NodeId> =
-            self.nodes.iter().filter(|n| n.role == Role::Worker).map(|n| n.id).collect();
-        let waves = assign(&spec.waves, &[u32::try_from(old.len()).expect("few")]);
-        let nodes = old.iter().copied().zip(waves[0].iter());
+        let of_pool = |pool: &Pool| -> Vec<NodeId> {
+            let members = self.nodes.iter().filter(|n| n.pool_id == Some(pool.id));
+            members.filter(|n| n.is_usable()).map(|n| n.id).collect()
+        };
+        let old: Vec<Vec<NodeId>> = self.pools.iter().map(of_pool).collect();
+        let counts: Vec<u32> =
+            old.iter().map(|ids| u32::try_from(ids.len()).expect("few")).collect();
+        let waves = assign(&spec.waves, &counts);
+        let nodes = old.into_iter().flatten().zip(waves.into_iter().flatten());
         self.migration = Some(Migration {
             id: MigrationId(Uuid::from_u128(30)),
             cluster_id: CLUSTER,
@@ -130,10 +155,10 @@ impl Model {
             wants_rollback: false,
             wants_cancel: false,
             healthy_since: None,
-            pools: vec![POOL],
-            sizes: BTreeMap::from([(POOL, u32::try_from(old.len()).expect("few"))]),
+            pools: self.pools.iter().map(|pool| pool.id).collect(),
+            sizes: self.pools.iter().map(|pool| pool.id).zip(counts).collect(),
             skips: BTreeSet::new(),
-            nodes: nodes.map(|(node_id, wave)| MigrationNode { node_id, wave: *wave }).collect(),
+            nodes: nodes.map(|(node_id, wave)| MigrationNode { node_id, wave }).collect(),
         });
     }
 
@@ -144,7 +169,8 @@ impl Model {
     fn add(&mut self, new: &NewNode) {
         self.next += 1;
         let id = NodeId(Uuid::from_u128(self.next));
-        let kind = if new.pool.is_some() { "web" } else { "cp" };
+        let pool = self.pools.iter().find(|pool| Some(pool.id) == new.pool);
+        let kind = pool.map_or("cp", |pool| pool.name.as_str()).to_owned();
         let cloud = if new.cloud == EAST { "east" } else { "west" };
         let at = (new.pool, new.cloud, new.group);
         let state = self.groups.entry(at).or_insert(Outside::Never);
@@ -184,6 +210,9 @@ impl Model {
             trouble: None,
             lineage: Lineage::default(),
         });
+        if let Some(heritage) = new.heritage {
+            self.adopt(id, heritage);
+        }
     }
 
     /// Carries out a step of the cluster planner.
@@ -197,6 +226,22 @@ impl Model {
                 assert_eq!(node.desired, Desired::Present, "a node is dismissed once");
                 node.desired = Desired::Absent;
                 node.trouble = Some(why.to_owned());
+                let (pool, cloud) = (node.pool_id, node.cloud_id);
+                let carried = !node.lineage.needs_carry;
+                let ledger_of = node.lineage.predecessor.filter(|_| !carried).unwrap_or(*id);
+                match (step, pool) {
+                    (S::Replace(_), Some(pool)) => {
+                        self.lost.push(Lost { id: *id, pool, cloud, ledger_of });
+                    }
+                    _ => self.give_up(*id),
+                }
+                let is_old = |m: &&mut Migration| m.nodes.iter().any(|n| n.node_id == *id);
+                if let (S::Dismiss(_), Some(pool)) = (step, pool)
+                    && let Some(migration) = self.migration.as_mut().filter(is_old)
+                    && let Some(size) = migration.sizes.get_mut(&pool)
+                {
+                    *size -= 1;
+                }
             }
             S::EnsureVipPort => self.cluster.vip_port = Outside::Present,
             S::DeleteVipPort => self.cluster.vip_port = Outside::Gone,
@@ -244,12 +289,17 @@ impl Model {
                 node.kubelet.is_labelled = true;
                 node.usable_at = Some(now);
             }
-            S::CarryLedger(id) => self.node(*id).lineage.needs_carry = false,
-            S::LiftCordon(id) => self.node(*id).kubelet.cordon_mark = None,
+            S::CarryLedger(id) => self.carry(*id),
+            S::LiftCordon(id) => {
+                let node = self.node(*id);
+                node.kubelet.cordon_mark = None;
+                node.kubelet.is_cordoned = false;
+            }
             S::DrainNode(id) => {
+                let drain = if self.is_stuck { Drain::Evicting } else { Drain::Drained };
                 let node = self.node(*id);
                 node.kubelet.is_cordoned = true;
-                node.drain = Drain::Drained;
+                node.drain = drain;
             }
             S::DeleteServer(id) | S::ConfirmServer(id) => {
                 let node = self.node(*id);
@@ -289,7 +339,7 @@ impl Model {
                 migration.healthy_since = None;
                 migration.wave = wave.unwrap_or(migration.wave);
                 if migration.phase == Phase::Committing {
-                    self.pool.cloud = migration.target;
+                    self.pools.iter_mut().for_each(|pool| pool.cloud = migration.target);
                 }
             }
             S::SetHealthy(is_healthy) => migration.healthy_since = is_healthy.then_some(now),
@@ -301,6 +351,7 @@ impl Model {
                 node.drain = Drain::Evicting;
                 node.drain_started_at = Some(now);
             }
+            S::DrainPass(id) if self.is_stuck => self.node(*id).drain = Drain::Evicting,
             S::DrainPass(id) | S::ForcePass(id) | S::AssumeDrained(id) => {
                 self.node(*id).drain = Drain::Drained;
             }
@@ -313,6 +364,44 @@ impl Model {
             S::Dismiss(id) => self.node(*id).desired = Desired::Absent,
         }
         self.migration = Some(migration);
+    }
+
+    /// The row of an heir names whose place it takes, as `store::nodes::heirs` writes it.
+    fn adopt(&mut self, heir: NodeId, heritage: Heritage) {
+        let gone: Vec<NodeId> = self.lost.iter().map(|lost| lost.id).collect();
+        let Heritage { of, ledger_of } = heritage;
+        for node in &mut self.nodes {
+            let follows = node.lineage.heir.is_some_and(|old| {
+                (old == of || old == ledger_of) && gone.contains(&old) && gone.contains(&node.id)
+            });
+            if node.id == of || node.id == ledger_of || follows {
+                node.lineage.heir = Some(heir);
+            }
+        }
+        self.heirs.insert(of, heir);
+        self.heirs.insert(ledger_of, heir);
+        let has_any = self.ledger.get(&ledger_of).is_some_and(|marks| !marks.is_empty());
+        let node = self.node(heir);
+        node.lineage.predecessor = Some(ledger_of);
+        node.lineage.needs_carry = has_any;
+    }
+
+    fn has_living_heir(&self, id: NodeId) -> bool {
+        let heir = self.heirs.get(&id);
+        self.nodes.iter().any(|n| Some(&n.id) == heir && n.desired == Desired::Present)
+    }
+
+    /// Nobody stands in the place of a node that its owner gave up.
+    fn give_up(&mut self, id: NodeId) {
+        let heirs = &self.heirs;
+        self.lost.retain(|lost| heirs.get(&lost.id) != Some(&id));
+    }
+
+    fn carry(&mut self, id: NodeId) {
+        let predecessor = self.node(id).lineage.predecessor.expect("it has one");
+        let marks = self.ledger.get(&predecessor).cloned().unwrap_or_default();
+        self.ledger.entry(id).or_default().extend(marks);
+        self.node(id).lineage.needs_carry = false;
     }
 
     pub fn workers(&self) -> impl Iterator<Item = &Node> {

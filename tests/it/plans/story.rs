@@ -129,7 +129,7 @@ fn growing_and_shrinking_a_pool() {
     story.tell("create", |model| model.workers().any(Node::is_serving));
     story.text.clear();
     for count in [3, 1] {
-        story.model.pool.count = count;
+        story.model.pools[0].count = count;
         story.tell(&format!("{count} nodes"), |model| {
             model.workers().filter(|node| node.is_serving()).count() == count as usize
                 && model.workers().count() == count as usize
