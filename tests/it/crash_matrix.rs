@@ -110,6 +110,9 @@ impl Scenario {
                 world.settle(&driver, "pods run", async |world| world.ready_pods(id) == 2).await;
             }
             self.trouble(&world, id).await;
+            if self == Self::Forward {
+                world.label_one(&driver, id).await;
+            }
             if self == Self::Back {
                 let id = world.migrate(id, waves("approval")).await;
                 world.until(&driver, id, Phase::Approval).await;
@@ -394,6 +397,9 @@ async fn verify(
             .iter()
             .filter(|server| server.metadata.contains_key("zcp.pool") && server.cloud == cloud);
         assert!(there.count() >= workers, "the workers are on {cloud}");
+        if scenario == Scenario::Forward {
+            assert_eq!(world.labelled(cluster), 1, "what an owner put on a node went with it");
+        }
         world.floor.clear();
         world.delete(driver, cluster).await;
     }

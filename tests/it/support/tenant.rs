@@ -125,6 +125,26 @@ impl TestWorld {
         kube.objects("pods").iter().filter(is_ready).count()
     }
 
+    /// An owner puts a label on one worker; it is known when this returns.
+    pub async fn label_one(&self, driver: &Driver, cluster: ClusterId) {
+        let name = self.worker_names(cluster).pop().expect("a worker");
+        let path = format!("/api/v1/nodes/{name}");
+        let body = json!({"metadata": {"labels": {"disk": "ssd"}}});
+        self.ask_kube(cluster, (Method::PATCH, &path, body)).await;
+        self.settle(driver, "the label is known", async |world| {
+            let row = sqlx::query("SELECT count(*) FROM nodes WHERE ledger <> '{}'");
+            let row = row.fetch_one(world.db.store.pool()).await.expect("nodes");
+            sqlx::Row::get::<i64, _>(&row, 0) == 1
+        })
+        .await;
+    }
+
+    /// How many nodes bear that label.
+    pub fn labelled(&self, cluster: ClusterId) -> usize {
+        let nodes = self.kube_of(cluster).expect("an API").objects("nodes");
+        nodes.iter().filter(|node| node["metadata"]["labels"]["disk"] == "ssd").count()
+    }
+
     /// Names of the cluster's workers, as it says itself.
     pub fn worker_names(&self, cluster: ClusterId) -> Vec<String> {
         let nodes = self.kube_of(cluster).map(|kube| kube.objects("nodes")).unwrap_or_default();
