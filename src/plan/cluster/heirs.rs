@@ -67,7 +67,9 @@ impl Planner<'_> {
 
     /// Whether this plan gives the node an heir already.
     fn is_taken(&self, node: NodeId) -> bool {
-        let takes = |new: &NewNode| new.heritage.is_some_and(|heritage| heritage.of == node);
+        let takes = |new: &NewNode| {
+            new.heritage.is_some_and(|taken| taken.of == node || taken.ledger_of == node)
+        };
         self.plan.steps.iter().any(|p| matches!(&p.step, Step::AddNode(new) if takes(new)))
     }
 }

@@ -401,6 +401,10 @@ impl Model {
         let predecessor = self.node(id).lineage.predecessor.expect("it has one");
         let marks = self.ledger.get(&predecessor).cloned().unwrap_or_default();
         self.ledger.entry(id).or_default().extend(marks);
+        // Whoever stands in its place already lacks what it was just given.
+        for heir in self.nodes.iter_mut().filter(|n| n.lineage.predecessor == Some(id)) {
+            heir.lineage.needs_carry = true;
+        }
         self.node(id).lineage.needs_carry = false;
     }
 

@@ -12,7 +12,7 @@ use zcp::domain::cluster::ClusterNetwork;
 use zcp::domain::ids::{CloudId, ClusterId, NodeId, PoolId};
 use zcp::domain::insight::{Insight, Level, with_waivers};
 use zcp::domain::inventory::{HostRoom, Quota, ServerStatus};
-use zcp::domain::node::{Desired, Drain, Kubelet, Node, Outside, Role};
+use zcp::domain::node::{Desired, Drain, Kubelet, Lineage, Node, Outside, Role};
 use zcp::domain::offering::OfferingSpec;
 use zcp::domain::preflight::Reservation;
 use zcp::domain::survey::{BudgetFacts, PodFacts, Selector, Survey, WorkloadFacts};
@@ -86,6 +86,7 @@ fn node(n: u128, role: Role) -> Node {
         blockers: Vec::new(),
         usable_at: Some(now() - SignedDuration::from_hours(48) + SignedDuration::from_secs(90)),
         trouble: None,
+        lineage: Lineage::default(),
     }
 }
 
