@@ -217,7 +217,7 @@ impl Written {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::migration::VERBS;
+    use crate::domain::migration::{Standing, VERBS};
 
     fn spec(change: impl FnOnce(&mut ClusterMigrationSpec)) -> ClusterMigrationSpec {
         let wish = serde_json::json!({"cluster": "alpha", "target": "west"});
@@ -234,7 +234,10 @@ mod tests {
             wants_commit: false,
             wave: 1,
             approved_wave: None,
-            legal: VERBS.into_iter().filter(|verb| verb.is_legal(phase)).collect(),
+            legal: VERBS
+                .into_iter()
+                .filter(|verb| verb.meaning(Standing::plain(phase)).is_legal())
+                .collect(),
         }
     }
 

@@ -9,7 +9,7 @@ use super::{Next, Reconciler, WorkError};
 use crate::domain::cluster::ClusterPhase;
 use crate::domain::ids::ClusterId;
 use crate::domain::ledger::Ledger;
-use crate::domain::node::{Desired, Kubelet, Node, NodeStage, Outside, Role};
+use crate::domain::node::{Desired, Kubelet, Node, NodeStage, Outside};
 use crate::domain::node_view::{NodeView, Readiness};
 use crate::kubernetes::nodes::{DaemonRef, DaemonView};
 use crate::store::nodes::NodeRow;
