@@ -9,6 +9,7 @@ use super::preflight::{CheckArgs, PlanArgs, WaiveArgs};
 use super::waves::WaveList;
 use super::{Context, Failure, explain, preflight, watch};
 use crate::api::migrations::{Migration, NewMigration, VerbRequest};
+use crate::domain::blocker::{Blocker, BudgetNumbers};
 use crate::domain::duration::HumanDuration;
 use crate::domain::migration::{AtDeadline, CanaryPolicy, CommitPolicy, DrainSpec, Verb};
 use crate::domain::wave::{Gate, Upto, WaveSpec};
@@ -149,6 +150,12 @@ pub(super) struct MoveArgs {
     /// What happens then.
     #[arg(long, value_enum, default_value_t = Deadline::Pause)]
     at_deadline: Deadline,
+    /// How long the volumes of an emptied node may take to be detached before it pauses.
+    #[arg(long, value_name = "DURATION", default_value = "10m")]
+    volume_timeout: HumanDuration,
+    /// Delete pods that are not Ready when a disruption budget keeps them.
+    #[arg(long)]
+    evict_unhealthy: bool,
     /// Nodes drained at once; default: one in the first wave, then a tenth of the wave.
     #[arg(long, value_name = "COUNT")]
     parallel: Option<u32>,
@@ -207,6 +214,8 @@ impl MoveArgs {
                     Deadline::SkipNode => AtDeadline::SkipNode,
                     Deadline::Force => AtDeadline::Force,
                 },
+                volume_timeout_seconds: self.volume_timeout.seconds(),
+                evict_unhealthy: self.evict_unhealthy,
                 parallel: self.parallel,
             },
             hold_seconds: self.hold.seconds(),
@@ -404,7 +413,7 @@ fn nodes(migration: &Migration) -> String {
         return String::new();
     }
     let rows = migration.nodes.iter().map(|node| {
-        let blockers = node.blockers.iter().map(|one| format!("{}: {}", one.pod, one.reason));
+        let blockers = node.blockers.iter().map(blocker);
         let why: Vec<String> = node.trouble.iter().cloned().chain(blockers).collect();
         let drain = word(&node.drain);
         vec![
@@ -436,6 +445,18 @@ fn ledger(migration: &Migration) -> String {
         return String::new();
     }
     format!("\n{}", table(&["NODE", "LEDGER", "ENTRY"], rows))
+}
+
+/// Who blocks: pod and owner, the budget with its numbers, else the reason in words.
+fn blocker(blocker: &Blocker) -> String {
+    let owner = blocker.owner.as_ref().map(|owner| format!(" of {owner}")).unwrap_or_default();
+    let why = match &blocker.pdb {
+        Some(BudgetNumbers { name, wanted: Some(wanted), current: Some(current) }) => {
+            format!("PDB {name} wants {wanted} healthy pods, has {current}")
+        }
+        _ => blocker.reason.clone(),
+    };
+    format!("{}{owner}: {why}", blocker.pod)
 }
 
 #[cfg(test)]

@@ -30,6 +30,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::field::FieldErrors;
+use super::harm::Harm;
 use super::ids::{CloudId, ClusterId, MigrationId, NodeId, PoolId};
 use super::wave::{WaveSpec, check_waves, default_waves};
 
@@ -94,6 +95,13 @@ pub struct DrainSpec {
     pub timeout_seconds: u32,
     /// What happens then. Default: pause.
     pub at_deadline: AtDeadline,
+    /// Seconds that the volumes of a node may take to be detached once its pods are gone, 0 to
+    /// 86400; then the migration pauses. Default 600.
+    pub volume_timeout_seconds: u32,
+    /// Whether pods that are not Ready are deleted when a budget refuses to let them go: a broken
+    /// application's budget never allows it. Default false.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub evict_unhealthy: bool,
     /// Nodes drained at once, 1 to 20; default: one in the first wave, then a tenth of the wave.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parallel: Option<u32>,
@@ -101,7 +109,13 @@ pub struct DrainSpec {
 
 impl Default for DrainSpec {
     fn default() -> Self {
-        Self { timeout_seconds: 3600, at_deadline: AtDeadline::Pause, parallel: None }
+        Self {
+            timeout_seconds: 3600,
+            at_deadline: AtDeadline::Pause,
+            volume_timeout_seconds: 600,
+            evict_unhealthy: false,
+            parallel: None,
+        }
     }
 }
 
@@ -140,6 +154,9 @@ impl MigrationSpec {
         let mut errors = check_waves(&self.waves);
         if !(10..=86_400).contains(&self.drain.timeout_seconds) {
             errors.push("drain.timeout_seconds", "must be 10 to 86400");
+        }
+        if self.drain.volume_timeout_seconds > 86_400 {
+            errors.push("drain.volume_timeout_seconds", "must be 0 to 86400");
         }
         if self.drain.parallel.is_some_and(|n| !(1..=20).contains(&n)) {
             errors.push("drain.parallel", "must be 1 to 20");
@@ -376,6 +393,8 @@ pub struct Migration {
     pub wants_cancel: bool,
     /// Since when everything that the soak asks for has been true.
     pub healthy_since: Option<Timestamp>,
+    /// What its waves may have broken.
+    pub harm: Harm,
     /// Pools that move.
     pub pools: Vec<PoolId>,
     /// The old nodes and their waves.

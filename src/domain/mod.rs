@@ -1,6 +1,7 @@
 //! What the words mean. Pure data and rules: no async, no I/O, no clock.
 
 pub mod access;
+pub mod blocker;
 pub mod bootstrap_token;
 pub mod canary;
 pub mod cloud;
@@ -12,6 +13,7 @@ pub mod credential;
 pub mod duration;
 pub mod explanation;
 pub mod field;
+pub mod harm;
 pub mod ids;
 pub mod insight;
 pub mod inventory;

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+pub use super::blocker::Blocker;
 use super::ids::{CloudId, ClusterId, NodeId, PoolId};
 use super::inventory::ServerStatus;
 
@@ -239,22 +240,15 @@ impl Drain {
     }
 }
 
-/// What keeps a node from being drained.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Blocker {
-    /// `namespace/name` of the pod.
-    pub pod: String,
-    /// Why it is still there, such as `PDB web allows 0 disruptions`.
-    pub reason: String,
-}
-
 /// What the Node object says, as last listed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-#[expect(clippy::struct_excessive_bools, reason = "four facts of a Node object, independent")]
+#[expect(clippy::struct_excessive_bools, reason = "facts of a Node object, independent")]
 pub struct Kubelet {
     /// Condition Ready is True.
     pub is_ready: bool,
+    /// Condition Ready is Unknown: its kubelet is silent, nobody there would stop a pod.
+    pub is_unreachable: bool,
     /// `spec.unschedulable`.
     pub is_cordoned: bool,
     /// Our mark beside the cordon, if it is ours: who of us set it.

@@ -4,6 +4,8 @@
 //! evicted. What an eviction would hurt is a [`PodConcern`]: the pre-flight shows it before a node
 //! is touched, the drain itself no longer asks.
 
+use std::collections::BTreeMap;
+
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -11,6 +13,10 @@ use utoipa::ToSchema;
 /// Label by which an owner tells a drain to leave a pod alone (`skip`) or to let it end by itself
 /// (`wait-completed`).
 pub const DRAIN_LABEL: &str = "zcp.io/drain";
+
+/// Label or annotation with a whole number by which an owner orders evictions: lowest first, the
+/// next when all of it are gone. Without it a pod's number is 0.
+pub const DRAIN_ORDER: &str = "zcp.io/drain-order";
 
 /// How long a pod of an unreachable node may be terminating before a drain stops waiting for it:
 /// its kubelet will not answer, and CAPI draws the same line.
@@ -62,6 +68,12 @@ pub struct PodView {
     pub priority: i32,
     /// What its owner asked by [`DRAIN_LABEL`].
     pub drain_wish: Option<DrainWish>,
+    /// Its place in the order of evictions, by [`DRAIN_ORDER`].
+    pub order: i32,
+    /// Who keeps its object after its containers ended.
+    pub finalizers: Vec<String>,
+    /// Its labels: what budgets select it by.
+    pub labels: BTreeMap<String, String>,
     /// When it was made.
     #[schema(value_type = String, format = DateTime)]
     pub created_at: Timestamp,
@@ -124,6 +136,8 @@ pub struct ClaimView {
     pub volume: Option<String>,
     /// CSI driver of the volume.
     pub driver: Option<String>,
+    /// The driver's own name of the volume.
+    pub handle: Option<String>,
     /// Whether the volume can only be reached from one node.
     pub is_node_bound: bool,
 }
@@ -252,6 +266,8 @@ pub struct PendingPod {
     /// Which one.
     #[serde(flatten)]
     pub pod: PodRef,
+    /// Kind and name of its controller.
+    pub owner: Option<String>,
     /// When it was made.
     #[schema(value_type = String, format = DateTime)]
     pub created_at: Timestamp,
@@ -272,6 +288,32 @@ pub struct WorkloadView {
     pub wanted: u32,
     /// Available replicas.
     pub available: u32,
+}
+
+/// A disruption budget as its controller counts it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct BudgetView {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Healthy pods that it wants.
+    pub wanted: u32,
+    /// Healthy pods that there are.
+    pub current: u32,
+    /// Evictions that it allows now.
+    pub allowed: u32,
+    /// Labels that its pods must have, as far as its selector says so by equality; `None` for a
+    /// selector that says more.
+    pub selects: Option<BTreeMap<String, String>>,
+}
+
+impl BudgetView {
+    /// Whether it surely selects a pod of its namespace with these labels.
+    pub fn selects(&self, labels: &BTreeMap<String, String>) -> bool {
+        let matches = |(key, value)| labels.get(key) == Some(value);
+        self.selects.as_ref().is_some_and(|wanted| wanted.iter().all(matches))
+    }
 }
 
 #[cfg(test)]
@@ -296,6 +338,9 @@ mod tests {
             claims: vec![],
             priority: 0,
             drain_wish: None,
+            order: 0,
+            finalizers: vec![],
+            labels: BTreeMap::new(),
             created_at: Timestamp::UNIX_EPOCH,
         }
     }
@@ -360,6 +405,7 @@ mod tests {
             name: "data".into(),
             volume: Some("pv".into()),
             driver: None,
+            handle: None,
             is_node_bound: true,
         };
         let hurt = PodView { controller: None, has_empty_dir: true, claims: vec![claim], ..pod() };

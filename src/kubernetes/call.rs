@@ -149,6 +149,19 @@ impl Answer {
         serde_json::from_str(&self.text).ok()
     }
 
+    /// Whether the server has too much to do. A disruption budget and a webhook answer 429 too,
+    /// but that is about one pod.
+    fn is_limit(&self) -> bool {
+        self.status == StatusCode::TOO_MANY_REQUESTS
+            && self.kubernetes_status().is_none_or(|status| {
+                let causes = status.details.as_ref().map(|details| details.causes.as_slice());
+                let of_budget =
+                    |cause: &kube::core::response::StatusCause| cause.reason == "DisruptionBudget";
+                !causes.unwrap_or_default().iter().any(of_budget)
+                    && !status.message.contains("admission webhook")
+            })
+    }
+
     /// How long the server asks us to wait, by header or in the status.
     pub(super) fn retry_after(&self) -> Option<Duration> {
         let header = self.header("retry-after").and_then(|text| text.trim().parse().ok());
@@ -172,6 +185,10 @@ pub(super) fn is_other_object(message: &str) -> bool {
 impl ClusterClient {
     /// Sends a call and gives back whatever was answered.
     pub(super) async fn send(&self, call: &Call) -> Result<Answer, OutsideError> {
+        if let Some(left) = self.pace.left() {
+            let busy = call.error(OutsideKind::Busy, "the API server has asked us to slow down");
+            return Err(OutsideError { retry_after: Some(left), ..busy });
+        }
         let request = call.request()?;
         let exchange = async {
             let response =
@@ -184,9 +201,13 @@ impl ClusterClient {
                 .map_err(|error| call.error(OutsideKind::Invalid, error.to_string()))?;
             Ok(Answer { status: head.status, headers: head.headers, text })
         };
-        tokio::time::timeout(CALL_TIMEOUT, exchange).await.unwrap_or_else(|_| {
+        let answer = tokio::time::timeout(CALL_TIMEOUT, exchange).await.unwrap_or_else(|_| {
             Err(call.error(call.unanswered(), format!("no answer within {CALL_TIMEOUT:?}")))
-        })
+        })?;
+        if answer.is_limit() {
+            self.pace.slow_down(answer.retry_after());
+        }
+        Ok(answer)
     }
 
     /// Sends a call; any status but success is an error.
@@ -397,6 +418,14 @@ pub(super) mod tests {
             });
             let connector = Connector::in_process(Arc::new(move |_| Some(router.clone())));
             connector.connect(cluster(1), 1, &access()).unwrap()
+        }
+
+        /// A client that slows down when it is told to.
+        pub(in crate::kubernetes) fn paced_client(
+            &self,
+            clock: crate::clock::SharedClock,
+        ) -> ClusterClient {
+            ClusterClient { pace: crate::kubernetes::pace::Pace::new(Some(clock)), ..self.client() }
         }
 
         async fn answer(&self, request: Request) -> Response {

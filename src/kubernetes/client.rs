@@ -13,6 +13,8 @@ use secrecy::{ExposeSecret as _, SecretString};
 use tower::ServiceExt as _;
 use url::Url;
 
+use super::pace::Pace;
+use crate::clock::SharedClock;
 use crate::domain::ids::ClusterId;
 use crate::domain::outside::{OutsideError, OutsideKind};
 
@@ -55,6 +57,7 @@ pub type InProcess = Arc<dyn Fn(&ClusterAccess) -> Option<axum::Router> + Send +
 #[derive(Clone)]
 pub struct ClusterClient {
     pub(super) client: kube::Client,
+    pub(super) pace: Pace,
 }
 
 impl fmt::Debug for ClusterClient {
@@ -67,6 +70,7 @@ impl fmt::Debug for ClusterClient {
 #[derive(Clone)]
 pub struct Connector {
     way: Way,
+    clock: Option<SharedClock>,
     kept: Arc<Mutex<Kept>>,
 }
 
@@ -97,7 +101,13 @@ impl Connector {
     }
 
     fn new(way: Way) -> Self {
-        Self { way, kept: Arc::default() }
+        Self { way, clock: None, kept: Arc::default() }
+    }
+
+    /// Lets an API server that has too much to do slow down all calls to its cluster; without a
+    /// clock each call is told by itself.
+    pub fn with_clock(self, clock: SharedClock) -> Self {
+        Self { clock: Some(clock), ..self }
     }
 
     /// The kept client of a cluster, if it was made for this generation of the access.
@@ -121,7 +131,7 @@ impl Connector {
             Way::Network => network_client(access)?,
             Way::InProcess(find) => in_process_client(Arc::clone(find), access.clone()),
         };
-        let client = ClusterClient { client };
+        let client = ClusterClient { client, pace: Pace::new(self.clock.clone()) };
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).keep(
             cluster,
             generation,

@@ -3,12 +3,16 @@
 //! The body of an eviction is our own: kube 5 writes the options under `delete_options`, which the
 //! API server ignores, and with them the UID that protects a later pod of the same name.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use futures::future::BoxFuture;
+use futures::{StreamExt as _, TryStreamExt as _};
 use http::Method;
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::storage::v1::VolumeAttachment;
 use kube::core::Status;
 use serde_json::json;
 
@@ -16,10 +20,12 @@ use super::ClusterClient;
 use super::call::{Answer, Call, is_other_object};
 use super::pods;
 use crate::domain::outside::{OutsideError, absent_is_done};
-use crate::domain::pod::{ClaimView, PodRef, PodView};
+use crate::domain::pod::{BudgetView, ClaimView, PodRef, PodView};
 
 /// Pods asked for in one page. A node runs 110 by default.
 const PAGE: &str = "100";
+/// Nodes whose pods are listed at once.
+const PARALLEL: usize = 5;
 /// Label by which volumes of one node name it.
 const HOSTNAME: &str = "kubernetes.io/hostname";
 
@@ -128,23 +134,47 @@ impl ClusterClient {
 
     /// All pods of a node, with what a drain must know about them.
     pub async fn pods_on(&self, node: &str) -> Result<Vec<PodView>, OutsideError> {
-        let call = Call::get("list pods of node", "/api/v1/pods")
-            .query("fieldSelector", format!("spec.nodeName={node}"))
-            .query("limit", PAGE);
-        let found: Vec<core::Pod> = self.list(&call).await?;
-        let living = if found.iter().any(pods::is_daemon) {
-            self.daemon_set_uids().await?
-        } else {
-            BTreeSet::new()
-        };
-        let mut views = vec![];
-        for pod in &found {
-            if let Some(mut view) = pods::view(pod, &living) {
-                view.claims = self.claims(&view.pod.namespace, pods::claim_names(pod)).await?;
-                views.push(view);
-            }
+        Ok(self.pods_of(&[node]).await?.remove(node).unwrap_or_default())
+    }
+
+    /// All pods of each of these nodes. Besides the pods of each node, each kind is listed once.
+    pub async fn pods_of(
+        &self,
+        nodes: &[&str],
+    ) -> Result<BTreeMap<String, Vec<PodView>>, OutsideError> {
+        let mut lists: Vec<BoxFuture<'_, Result<(&str, Vec<core::Pod>), OutsideError>>> = vec![];
+        for node in nodes {
+            let call = Call::get("list pods of node", "/api/v1/pods")
+                .query("fieldSelector", format!("spec.nodeName={node}"))
+                .query("limit", PAGE);
+            lists.push(Box::pin(async move { Ok((*node, self.list(&call).await?)) }));
         }
-        Ok(views)
+        let found: Vec<(&str, Vec<core::Pod>)> =
+            futures::stream::iter(lists).buffered(PARALLEL).try_collect().await?;
+        let pods = || found.iter().flat_map(|(_, pods)| pods);
+        let mut living = BTreeSet::new();
+        if pods().any(pods::is_daemon) {
+            living = self.daemon_set_uids().await?;
+        }
+        let mut claims = BTreeMap::new();
+        if pods().any(|pod| !pods::claim_names(pod).is_empty()) {
+            claims = self.claims().await?;
+        }
+        let view = |pod: &core::Pod| {
+            let mut view = pods::view(pod, &living)?;
+            view.claims = pods::claim_names(pod)
+                .into_iter()
+                .map(|name| {
+                    let key = (view.pod.namespace.clone(), name.clone());
+                    claims.get(&key).cloned().unwrap_or_else(|| unbound(name))
+                })
+                .collect();
+            Some(view)
+        };
+        let views = found
+            .iter()
+            .map(|(node, pods)| ((*node).to_owned(), pods.iter().filter_map(view).collect()));
+        Ok(views.collect())
     }
 
     async fn daemon_set_uids(&self) -> Result<BTreeSet<String>, OutsideError> {
@@ -153,39 +183,89 @@ impl ClusterClient {
         Ok(sets.into_iter().filter_map(|set| set.metadata.uid).collect())
     }
 
-    async fn claims(
-        &self,
-        namespace: &str,
-        names: Vec<String>,
-    ) -> Result<Vec<ClaimView>, OutsideError> {
-        let mut views = vec![];
-        for name in names {
-            let path = format!("/api/v1/namespaces/{namespace}/persistentvolumeclaims/{name}");
-            let claim: Option<core::PersistentVolumeClaim> =
-                self.find(&Call::get("read claim", path)).await?;
-            let bound = claim.and_then(|claim| claim.spec?.volume_name);
-            let volume = match &bound {
-                Some(volume) => self.volume(volume).await?,
-                None => None,
-            };
-            views.push(ClaimView {
-                name,
+    /// Every claim with its volume, by namespace and name.
+    async fn claims(&self) -> Result<BTreeMap<(String, String), ClaimView>, OutsideError> {
+        let call = Call::get("list volumes", "/api/v1/persistentvolumes");
+        let volumes: Vec<core::PersistentVolume> = self.list(&call).await?;
+        let volumes: BTreeMap<String, core::PersistentVolumeSpec> = volumes
+            .into_iter()
+            .filter_map(|volume| Some((volume.metadata.name?, volume.spec?)))
+            .collect();
+        let call = Call::get("list claims", "/api/v1/persistentvolumeclaims");
+        let claims: Vec<core::PersistentVolumeClaim> = self.list(&call).await?;
+        let view = |claim: core::PersistentVolumeClaim| {
+            let (namespace, name) = (claim.metadata.namespace?, claim.metadata.name?);
+            let bound =
+                claim.spec.and_then(|spec| spec.volume_name).filter(|name| !name.is_empty());
+            let spec = bound.as_ref().and_then(|name| volumes.get(name));
+            let csi = spec.and_then(|spec| spec.csi.as_ref());
+            let view = ClaimView {
+                driver: csi.map(|csi| csi.driver.clone()),
+                handle: csi.map(|csi| csi.volume_handle.clone()),
+                is_node_bound: spec.is_some_and(is_node_bound),
                 volume: bound,
-                driver: volume
-                    .as_ref()
-                    .and_then(|spec| spec.csi.as_ref())
-                    .map(|csi| csi.driver.clone()),
-                is_node_bound: volume.as_ref().is_some_and(is_node_bound),
-            });
-        }
-        Ok(views)
+                name: name.clone(),
+            };
+            Some(((namespace, name), view))
+        };
+        Ok(claims.into_iter().filter_map(view).collect())
     }
 
-    async fn volume(&self, name: &str) -> Result<Option<core::PersistentVolumeSpec>, OutsideError> {
-        let path = format!("/api/v1/persistentvolumes/{name}");
-        let volume: Option<core::PersistentVolume> =
-            self.find(&Call::get("read volume", path)).await?;
-        Ok(volume.and_then(|volume| volume.spec))
+    /// Names of the volumes that are attached to each of these nodes: by VolumeAttachment, listed
+    /// once, and by the status of each node.
+    pub async fn attached_to(
+        &self,
+        nodes: &[&str],
+    ) -> Result<BTreeMap<String, BTreeSet<String>>, OutsideError> {
+        let call = Call::get("list attachments", "/apis/storage.k8s.io/v1/volumeattachments");
+        let attachments: Vec<VolumeAttachment> = self.list(&call).await?;
+        let mut found = BTreeMap::new();
+        for node in nodes {
+            let path = format!("/api/v1/nodes/{node}");
+            let object: Option<core::Node> = self.find(&Call::get("read node", path)).await?;
+            let status = object.and_then(|node| node.status);
+            let by_status = status.and_then(|status| status.volumes_attached).unwrap_or_default();
+            let mut volumes: BTreeSet<String> =
+                by_status.into_iter().map(|volume| volume.name).collect();
+            for attachment in attachments.iter().filter(|one| one.spec.node_name == *node) {
+                let volume = attachment.spec.source.persistent_volume_name.clone();
+                volumes.extend(volume.or_else(|| attachment.metadata.name.clone()));
+            }
+            found.insert((*node).to_owned(), volumes);
+        }
+        Ok(found)
+    }
+
+    /// The disruption budgets of a namespace, or of all.
+    pub async fn budgets(&self, namespace: Option<&str>) -> Result<Vec<BudgetView>, OutsideError> {
+        let path = match namespace {
+            Some(namespace) => {
+                format!("/apis/policy/v1/namespaces/{namespace}/poddisruptionbudgets")
+            }
+            None => "/apis/policy/v1/poddisruptionbudgets".to_owned(),
+        };
+        let found: Vec<PodDisruptionBudget> = self.list(&Call::get("list budgets", path)).await?;
+        Ok(found.into_iter().map(budget).collect())
+    }
+}
+
+fn unbound(name: String) -> ClaimView {
+    ClaimView { name, volume: None, driver: None, handle: None, is_node_bound: false }
+}
+
+fn budget(found: PodDisruptionBudget) -> BudgetView {
+    let status = found.status.unwrap_or_default();
+    let count = |number: i32| u32::try_from(number).unwrap_or(0);
+    let selector = found.spec.and_then(|spec| spec.selector);
+    let plain =
+        selector.filter(|selector| selector.match_expressions.as_ref().is_none_or(Vec::is_empty));
+    BudgetView {
+        namespace: found.metadata.namespace.unwrap_or_default(),
+        name: found.metadata.name.unwrap_or_default(),
+        wanted: count(status.desired_healthy),
+        current: count(status.current_healthy),
+        allowed: count(status.disruptions_allowed),
+        selects: plain.map(|selector| selector.match_labels.unwrap_or_default()),
     }
 }
 

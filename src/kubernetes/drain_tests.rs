@@ -24,7 +24,7 @@ async fn answer(response: Response) -> Result<EvictionAnswer, OutsideError> {
 }
 
 #[tokio::test]
-async fn an_eviction_names_its_pod_by_uid_where_the_server_looks_for_it() {
+async fn f39_an_eviction_names_its_pod_by_uid_where_the_server_looks_for_it() {
     let script = Script::new(vec![ok(json!({})), ok(json!({}))]);
     let client = script.client();
     let grace = Some(Duration::from_secs(5));
@@ -170,14 +170,17 @@ async fn pods_of_a_node_come_with_owners_and_volumes() {
     let script = Script::new(vec![
         ok(json!({"items": items})),
         ok(json!({"items": [{"metadata": {"name": "cni", "uid": "living"}}]})),
-        ok(json!({"metadata": {"name": "data-web-0"}, "spec": {"volumeName": "pv-1"}})),
-        ok(local),
-        status(404, "NotFound", "no such claim"),
+        ok(json!({"items": [local]})),
+        ok(json!({"items": [{
+            "metadata": {"name": "data-web-0", "namespace": "shop"},
+            "spec": {"volumeName": "pv-1"},
+        }]})),
     ]);
     let pods = script.client().pods_on("n-1").await.unwrap();
     let lines = script.lines();
     assert_eq!(lines[0], "GET /api/v1/pods?fieldSelector=spec.nodeName%3Dn-1&limit=100");
-    assert_eq!(lines[4], "GET /api/v1/namespaces/shop/persistentvolumeclaims/web-0-cache");
+    assert_eq!(lines[2], "GET /api/v1/persistentvolumes?limit=500");
+    assert_eq!(lines[3], "GET /api/v1/persistentvolumeclaims?limit=500");
     assert!(pods[0].has_empty_dir);
     assert_eq!(pods[0].claims[0].driver.as_deref(), Some("local.csi"));
     assert!(pods[0].claims[0].is_node_bound);
@@ -194,7 +197,8 @@ async fn what_a_pod_says_about_its_end_is_read() {
             "namespace": "shop", "name": "a", "uid": "a",
             "deletionTimestamp": "2026-08-02T12:01:00Z", "deletionGracePeriodSeconds": 60,
             "labels": {"zcp.io/drain": "wait-completed"},
-            "annotations": {"kubernetes.io/config.mirror": "x"},
+            "annotations": {"kubernetes.io/config.mirror": "x", "zcp.io/drain-order": "-7"},
+            "finalizers": ["backup/wait"],
         },
         "spec": {"nodeName": "n-1", "containers": [], "priority": 1000,
                  "terminationGracePeriodSeconds": 5},
@@ -205,6 +209,113 @@ async fn what_a_pod_says_about_its_end_is_read() {
     let pod = &pods[0];
     assert_eq!(pod.terminating_since().unwrap().to_string(), "2026-08-02T12:00:00Z");
     assert_eq!(pod.drain_wish, Some(DrainWish::WaitCompleted));
-    assert_eq!((pod.phase, pod.priority), (PodPhase::Succeeded, 1000));
+    assert_eq!((pod.phase, pod.priority, pod.order), (PodPhase::Succeeded, 1000, -7));
+    assert_eq!(pod.finalizers, ["backup/wait"]);
     assert!(pod.is_mirror && !pod.is_ready && pod.controller.is_none());
+}
+
+#[tokio::test]
+async fn volumes_are_attached_by_status_or_by_attachment() {
+    let with_status = json!({
+        "metadata": {"name": "n-1", "uid": "n"},
+        "status": {"volumesAttached": [{"name": "csi^v-1", "devicePath": "/dev/vdb"}]},
+    });
+    let attachment = |node: &str, volume: &str| {
+        json!({
+            "metadata": {"name": volume},
+            "spec": {"attacher": "x", "nodeName": node,
+                     "source": {"persistentVolumeName": volume}},
+        })
+    };
+    let list = json!({"items": [attachment("n-1", "pv-1"), attachment("n-2", "pv-2")]});
+    let script = Script::new(vec![ok(list), ok(with_status)]);
+    let volumes = script.client().attached_to(&["n-1"]).await.unwrap();
+    assert_eq!(volumes["n-1"], BTreeSet::from(["csi^v-1".to_owned(), "pv-1".to_owned()]));
+}
+
+#[tokio::test]
+async fn f38_an_eviction_is_asked_once_and_answered_at_once() {
+    let script = Script::new(vec![
+        refusal(429, "TooManyRequests", "Cannot evict pod", "DisruptionBudget"),
+        status(503, "ServiceUnavailable", "no"),
+        status(504, "Timeout", "no"),
+    ]);
+    let client = script.client();
+    let began = std::time::Instant::now();
+    for _ in 0..3 {
+        client.evict(&pod(), None, Earnest::Real).await.unwrap();
+    }
+    assert!(began.elapsed() < Duration::from_secs(5), "no retries inside the call");
+    assert_eq!(script.asked().len(), 3);
+}
+
+#[tokio::test]
+async fn f40_a_limit_of_the_api_server_slows_every_call_to_its_cluster() {
+    let limit = || {
+        let mut answer = status(429, "TooManyRequests", "too many requests");
+        answer.headers_mut().insert("retry-after", "7".parse().unwrap());
+        answer
+    };
+    let clock = std::sync::Arc::new(crate::clock::ManualClock::new(jiff::Timestamp::UNIX_EPOCH));
+    let script = Script::new(vec![
+        refusal(429, "TooManyRequests", "Cannot evict pod", "DisruptionBudget"),
+        limit(),
+        ok(json!({"items": []})),
+    ]);
+    let client = script.paced_client(clock.clone());
+    let budget = client.evict(&pod(), None, Earnest::Real).await.unwrap();
+    assert!(matches!(budget, EvictionAnswer::Budget { .. }), "a budget slows nothing");
+    let limited = client.evict(&pod(), None, Earnest::Real).await.unwrap();
+    assert_eq!(limited, EvictionAnswer::RateLimited { retry_after: Some(Duration::from_secs(7)) });
+    clock.advance(jiff::SignedDuration::from_secs(5));
+    let error = client.pending_pods().await.unwrap_err();
+    assert_eq!(error.kind, OutsideKind::Busy);
+    assert_eq!(error.retry_after, Some(Duration::from_secs(2)));
+    clock.advance(jiff::SignedDuration::from_secs(2));
+    client.pending_pods().await.unwrap();
+    assert_eq!(script.asked().len(), 3);
+}
+
+#[tokio::test]
+async fn f42_an_eviction_in_a_namespace_that_goes_is_waited_for() {
+    let gone = refusal(403, "Forbidden", "it is being terminated", "NamespaceTerminating");
+    assert_eq!(answer(gone).await.unwrap(), EvictionAnswer::NamespaceTerminating);
+    let rights = answer(status(403, "Forbidden", "pods is forbidden")).await.unwrap_err();
+    assert_eq!(rights.kind, OutsideKind::Denied);
+}
+
+#[tokio::test]
+async fn f43_a_webhook_that_refuses_and_one_that_is_broken_are_told_apart() {
+    let denied = "admission webhook \"drain.strimzi.io\" denied the request: moving data";
+    let broken = "Internal error occurred: failed calling webhook \"drain.strimzi.io\": refused";
+    // Webhooks answer with any status they like.
+    for code in [400, 403, 429, 500] {
+        let said = answer(status(code, "", denied)).await.unwrap();
+        assert_eq!(said, EvictionAnswer::WebhookDenied { message: denied.into() }, "{code}");
+    }
+    let said = answer(status(500, "InternalError", broken)).await.unwrap();
+    assert_eq!(said, EvictionAnswer::WebhookBroken { message: broken.into() });
+}
+
+#[tokio::test]
+async fn budgets_come_with_their_numbers_and_what_they_select() {
+    let of = |selector: Value| {
+        json!({
+            "metadata": {"namespace": "shop", "name": "web"},
+            "spec": {"selector": selector},
+            "status": {"desiredHealthy": 3, "currentHealthy": 2, "disruptionsAllowed": 0,
+                       "expectedPods": 3},
+        })
+    };
+    let plain = of(json!({"matchLabels": {"app": "web"}}));
+    let rich = of(json!({"matchExpressions": [{"key": "app", "operator": "Exists"}]}));
+    let script = Script::new(vec![ok(json!({"items": [plain, rich]}))]);
+    let budgets = script.client().budgets(Some("shop")).await.unwrap();
+    assert_eq!((budgets[0].wanted, budgets[0].current, budgets[0].allowed), (3, 2, 0));
+    let labels = BTreeMap::from([("app".to_owned(), "web".to_owned())]);
+    assert!(budgets[0].selects(&labels) && !budgets[1].selects(&labels));
+    assert_eq!(
+        script.lines(),
+        ["GET /apis/policy/v1/namespaces/shop/poddisruptionbudgets?limit=500"]
+    );
 }

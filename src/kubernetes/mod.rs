@@ -11,6 +11,7 @@ pub mod drain;
 mod ledger;
 pub mod management;
 pub mod nodes;
+mod pace;
 mod pods;
 pub mod probe;
 pub mod survey;

@@ -10,7 +10,6 @@ use http::Method;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1 as core;
-use k8s_openapi::api::storage::v1::VolumeAttachment;
 use serde_json::{Value, json};
 
 use super::ClusterClient;
@@ -198,29 +197,6 @@ impl ClusterClient {
         };
         let ready = pods.into_iter().filter(|pod| owned(pod) && is_ready(pod));
         Ok(Some(ready.filter_map(|pod| pod.spec?.node_name).collect()))
-    }
-
-    /// Volumes that the cluster says are attached to a node: by status or by VolumeAttachment.
-    ///
-    /// Empty if the node is gone and no attachment names it.
-    pub async fn attached_volumes(&self, node: &str) -> Result<BTreeSet<String>, OutsideError> {
-        let found: Option<core::Node> = self.find(&Call::get("read node", path(node))).await?;
-        let status = found.and_then(|node| node.status);
-        let mut volumes: BTreeSet<String> = status
-            .and_then(|status| status.volumes_attached)
-            .unwrap_or_default()
-            .into_iter()
-            .map(|volume| volume.name)
-            .collect();
-        let call = Call::get("list attachments", "/apis/storage.k8s.io/v1/volumeattachments");
-        let attachments: Vec<VolumeAttachment> = self.list(&call).await?;
-        for attachment in attachments {
-            if attachment.spec.node_name == node {
-                let volume = attachment.spec.source.persistent_volume_name;
-                volumes.extend(volume.or(attachment.metadata.name));
-            }
-        }
-        Ok(volumes)
     }
 
     /// Reads a node, decides, and patches it under the version that was read.

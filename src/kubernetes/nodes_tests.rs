@@ -245,21 +245,3 @@ async fn daemons_count_where_a_pod_of_theirs_is_ready() {
          ?labelSelector=app%3Dcni%2Cpart%3Dagent&resourceVersion=0"
     );
 }
-
-#[tokio::test]
-async fn volumes_are_attached_by_status_or_by_attachment() {
-    let mut with_status = node(json!({}), Value::Null);
-    with_status["status"] =
-        json!({"volumesAttached": [{"name": "csi^v-1", "devicePath": "/dev/vdb"}]});
-    let attachment = |node: &str, volume: &str| {
-        json!({
-            "metadata": {"name": volume},
-            "spec": {"attacher": "x", "nodeName": node,
-                     "source": {"persistentVolumeName": volume}},
-        })
-    };
-    let list = json!({"items": [attachment("n-1", "pv-1"), attachment("n-2", "pv-2")]});
-    let script = Script::new(vec![ok(with_status), ok(list)]);
-    let volumes = script.client().attached_volumes("n-1").await.unwrap();
-    assert_eq!(volumes, BTreeSet::from(["csi^v-1".to_owned(), "pv-1".to_owned()]));
-}

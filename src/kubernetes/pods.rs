@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as core;
 
 use crate::domain::pod::{
-    Controller, DRAIN_LABEL, DaemonSetOwner, DrainWish, PodPhase, PodRef, PodView,
+    Controller, DRAIN_LABEL, DRAIN_ORDER, DaemonSetOwner, DrainWish, PodPhase, PodRef, PodView,
 };
 
 /// Annotation of pods that mirror a static pod.
@@ -85,8 +85,16 @@ pub(super) fn view(pod: &core::Pod, living: &BTreeSet<String>) -> Option<PodView
         claims: vec![],
         priority: spec.and_then(|spec| spec.priority).unwrap_or(0),
         drain_wish: drain_wish(pod),
+        order: order(pod),
+        finalizers: pod.metadata.finalizers.clone().unwrap_or_default(),
+        labels: pod.metadata.labels.clone().unwrap_or_default(),
         created_at: created_at(pod),
     })
+}
+
+/// Kind and name of the controller.
+pub(super) fn owner_name(pod: &core::Pod) -> Option<String> {
+    owner(pod).map(|owner| format!("{}/{}", owner.kind, owner.name))
 }
 
 fn owner(
@@ -116,4 +124,12 @@ fn drain_wish(pod: &core::Pod) -> Option<DrainWish> {
         "wait-completed" => Some(DrainWish::WaitCompleted),
         _ => None,
     }
+}
+
+/// A label or an annotation, the label first; what is no number counts as none.
+fn order(pod: &core::Pod) -> i32 {
+    let of = |map: &Option<std::collections::BTreeMap<String, String>>| {
+        map.as_ref()?.get(DRAIN_ORDER)?.trim().parse().ok()
+    };
+    of(&pod.metadata.labels).or_else(|| of(&pod.metadata.annotations)).unwrap_or(0)
 }

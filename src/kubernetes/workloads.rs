@@ -37,6 +37,7 @@ fn pending(pod: &core::Pod) -> Option<PendingPod> {
     }
     Some(PendingPod {
         pod: pods::reference(pod)?,
+        owner: pods::owner_name(pod),
         created_at: pods::created_at(pod),
         message: pods::condition(pod, "PodScheduled")
             .and_then(|condition| condition.message.clone()),

@@ -6,6 +6,7 @@
 use std::fmt;
 
 pub mod cluster;
+pub mod drain;
 pub mod explain;
 pub mod migration;
 pub mod pool;

@@ -46,7 +46,7 @@ pub(super) fn driver(
         ids: Arc::clone(&ids),
         keys: Arc::clone(&foundation.keys),
         clouds: clouds.clone(),
-        connector: Connector::network(),
+        connector: Connector::network().with_clock(Arc::clone(&clock)),
         management,
         crash: CrashPoints::default(),
         installation: Arc::new(installation),

@@ -8,12 +8,13 @@ use sqlx::{PgExecutor, Row};
 
 use super::{StoreError, Ts, Tx, expect_rows, ts};
 use crate::domain::condition::{self, Condition};
+use crate::domain::harm::Harm;
 use crate::domain::ids::{CloudId, ClusterId, MigrationId, NodeId, PoolId};
 use crate::domain::migration::{Event, Migration, MigrationNode, MigrationSpec, PHASES, Phase};
 
 const COLUMNS: &str = "id, cluster_id, source_cloud_id, target_cloud_id, spec, pool_ids, phase,
     phase_since, wave, paused, resumed_at, approved_wave, wants_commit, wants_rollback,
-    wants_cancel, healthy_since";
+    wants_cancel, healthy_since, harm";
 
 /// Reads a migration.
 pub async fn load(tx: &mut Tx, id: MigrationId) -> Result<Option<Migration>, StoreError> {
@@ -106,6 +107,7 @@ fn read(row: &PgRow) -> Result<Migration, StoreError> {
         wants_rollback: row.try_get("wants_rollback")?,
         wants_cancel: row.try_get("wants_cancel")?,
         healthy_since: row.try_get::<Option<Ts>, _>("healthy_since")?.map(Ts::to_jiff),
+        harm: row.try_get::<Json<Harm>, _>("harm")?.0,
         pools: pools.into_iter().map(PoolId::from).collect(),
         nodes: Vec::new(),
         sizes: BTreeMap::new(),
@@ -147,6 +149,22 @@ pub async fn move_phase(
     .execute(&mut **tx)
     .await?;
     Ok(result.rows_affected() == 1)
+}
+
+/// Writes what the watch over the migration saw.
+pub async fn write_harm(tx: &mut Tx, id: MigrationId, harm: &Harm) -> Result<(), StoreError> {
+    let result = sqlx::query("UPDATE migrations SET harm = $2 WHERE id = $1")
+        .bind(id)
+        .bind(Json(harm))
+        .execute(&mut **tx)
+        .await?;
+    expect_rows(&result, 1)
+}
+
+/// Who asked for a migration.
+pub async fn author(tx: &mut Tx, id: MigrationId) -> Result<String, StoreError> {
+    let row = sqlx::query("SELECT created_by FROM migrations WHERE id = $1").bind(id);
+    Ok(row.fetch_one(&mut **tx).await?.try_get(0)?)
 }
 
 /// Starts or stops the soak's time.

@@ -45,7 +45,8 @@ pub struct Settings {
     pub sweep_period: Duration,
     /// How long an orphan is known before it is deleted. Default 40 min: twice the join deadline.
     pub sweep_age: Duration,
-    /// Time between two passes over a node that is being drained. Default 5 s.
+    /// Time between two passes over nodes that are being drained while nothing on them moves; with
+    /// jitter. Default 20 s, as Cluster API; while pods stop, `busy_period`.
     pub drain_pass: Duration,
     /// How long a node of a shrinking pool may take to drain before it is deleted anyway.
     /// Default 1 h.
@@ -94,7 +95,7 @@ impl Default for Settings {
             inventory_period: Duration::from_mins(5),
             sweep_period: Duration::from_mins(15),
             sweep_age: Duration::from_mins(40),
-            drain_pass: Duration::from_secs(5),
+            drain_pass: Duration::from_secs(20),
             shrink_drain: Duration::from_hours(1),
             parallel_steps: 8,
             kube_vip_image: "ghcr.io/kube-vip/kube-vip:v1.0.0".to_owned(),

@@ -1,31 +1,29 @@
 //! Cordon, evict, see that it is empty: for migrations and for pools that shrink.
 //!
 //! Everything here may be repeated after a crash: a cordon under our mark is recognised, evictions
-//! name their pod by UID, and what is left is read from the cluster each time.
+//! name their pod by UID, and what is left is read from the cluster each time. What is done in a
+//! pass is decided by `plan::drain`; a node counts as empty only after a good and complete list.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
-
-use futures::StreamExt;
-use futures::future::BoxFuture;
 
 use super::WorkError;
 use super::context::Context;
-use crate::domain::node::{Blocker, Drain};
+use super::evict::{self, Asked};
+use crate::domain::blocker::{Blocker, keep_since};
+use crate::domain::harm::Facts;
+use crate::domain::node::{Drain, Node};
 use crate::domain::node_view::NodeRef;
 use crate::domain::outside::OutsideError;
-use crate::domain::pod::{PodClass, PodView, WaitReason, classify, classify_unreachable};
+use crate::domain::pod::{PodClass, PodView, WorkloadView, classify};
 use crate::kubernetes::client::ClusterClient;
-use crate::kubernetes::drain::{Earnest, EvictionAnswer};
 use crate::kubernetes::nodes::Cordon;
+use crate::plan::drain::{NodePass, Pass, Round, round};
 use crate::store::nodes::NodeRow;
 use crate::store::nodes::progress::{self, Change};
 use crate::store::work::Lease;
 
-/// Evictions of one pass. Cluster API takes 10 s for a pass; so many fit into that.
-const EVICTIONS: usize = 20;
-/// Evictions at once; each may cost the API server a look at every budget of the namespace.
-const PARALLEL: usize = 5;
-/// Most blockers that are kept for people to read.
+/// Most blockers of a node that are kept for people to read.
 const BLOCKERS: usize = 20;
 
 /// The node to be drained.
@@ -54,6 +52,33 @@ pub(super) enum Force {
     Delete,
 }
 
+/// What holds for every node of a round.
+#[derive(Clone, Copy)]
+pub(super) struct Rules<'a> {
+    /// Pods that are not Ready are deleted when a budget keeps them.
+    pub evict_unhealthy: bool,
+    /// What was not well before anybody drained.
+    pub before: &'a Facts,
+}
+
+/// What a pass over one node came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Outcome {
+    /// Nothing that should leave is left.
+    pub is_done: bool,
+    /// Something is on its way out.
+    pub is_moving: bool,
+    /// Pods that were deleted by force.
+    pub forced: usize,
+}
+
+/// What a round looks at, each kind listed once.
+struct Seen {
+    pods: BTreeMap<String, Vec<PodView>>,
+    attached: BTreeMap<String, BTreeSet<String>>,
+    workloads: Vec<WorkloadView>,
+}
+
 impl Context {
     /// Cordons a node under our mark.
     pub(super) async fn cordon(
@@ -68,8 +93,8 @@ impl Context {
         let cordon = client.cordon(&node, target.mark);
         let found = self.call(lease, "cordon node", cordon).await??;
         let was_cordoned = match found {
-            Cordon::Cordoned => false,
-            Cordon::AlreadyOurs => target.row.node.was_cordoned,
+            // Somebody may have lifted a cordon that was there before us; its owner wanted it.
+            Cordon::Cordoned | Cordon::AlreadyOurs => target.row.node.was_cordoned,
             Cordon::AlreadyCordoned => true,
         };
         let mut tx = self.fenced(lease).await?;
@@ -101,40 +126,93 @@ impl Context {
         Ok(tx.commit().await?)
     }
 
-    /// One pass: asks for the eviction of what is left. `Drained` when nothing is.
-    pub(super) async fn drain_pass(
+    /// One pass over nodes that are being drained: asks for what can go now, writes who blocks.
+    /// The outcomes are in the order of `targets`.
+    pub(super) async fn drain_round(
         &self,
         lease: &Lease,
         client: &ClusterClient,
-        (target, force): (Target<'_>, Force),
-    ) -> Result<Drain, WorkError> {
+        (targets, rules): (&[(Target<'_>, Force)], Rules<'_>),
+    ) -> Result<Vec<Outcome>, WorkError> {
+        for (target, _) in targets {
+            if !target.row.node.kubelet.is_cordoned {
+                // Others uncordon too (kubereboot/kured #314).
+                self.cordon(lease, client, *target).await?;
+            }
+        }
+        let names: Vec<&str> = targets.iter().map(|(of, _)| of.row.node.name.as_str()).collect();
+        let mut seen = self.call(lease, "list pods", Box::pin(look(client, &names))).await??;
+        for work in &mut seen.workloads {
+            if rules.before.was_short(work) {
+                // It was down before anybody drained: nobody waits for it.
+                work.available = work.available.max(1);
+            }
+        }
+        let passes = plan_round(self.now(), targets, &seen);
+        let asked = evict::asks(targets, &seen.pods, &passes);
+        let mut answers = vec![Vec::new(); targets.len()];
+        if !asked.is_empty() {
+            let ask = evict::ask_all(client, &asked, rules);
+            answers = evict::by_node(
+                targets.len(),
+                self.call(lease, "evict pods", Box::pin(ask)).await??,
+            );
+        }
+        let mut outcomes = Vec::new();
+        for ((target, force), (pass, refused)) in targets.iter().zip(passes.iter().zip(answers)) {
+            let forced = match force {
+                Force::Never => 0,
+                Force::Delete => pass.asks.len(),
+            };
+            self.write_pass(lease, *target, (pass, refused)).await?;
+            let (is_done, is_moving) = (pass.is_done, pass.is_moving);
+            outcomes.push(Outcome { is_done, is_moving, forced });
+        }
+        Ok(outcomes)
+    }
+
+    /// Writes how far a node is and who blocks it, if that changed.
+    async fn write_pass(
+        &self,
+        lease: &Lease,
+        target: Target<'_>,
+        (pass, refused): (&Pass, Vec<Blocker>),
+    ) -> Result<(), WorkError> {
         let node = &target.row.node;
-        if !node.kubelet.is_cordoned {
-            // Others uncordon too (kubereboot/kured #314).
-            self.cordon(lease, client, target).await?;
+        let mut blockers = pass.blockers.clone();
+        blockers.extend(refused);
+        blockers.sort_by(|a, b| a.pod.cmp(&b.pod));
+        blockers.truncate(BLOCKERS);
+        let blockers = keep_since(blockers, &node.blockers, self.now());
+        let drain = if pass.is_done { Drain::Drained } else { Drain::Evicting };
+        if blockers != node.blockers || drain != node.drain {
+            self.write_drain(lease, target, (drain, blockers)).await?;
         }
-        let list = client.pods_on(&node.name);
-        let pods = self.call(lease, "list pods", list).await??;
-        let now = self.now();
-        let class = |pod: &PodView| {
-            if node.kubelet.is_ready { classify(pod) } else { classify_unreachable(pod, now) }
+        Ok(())
+    }
+
+    /// Whether the cluster says, right now, that a drained node is cordoned and empty: others
+    /// uncordon, and pods come back (kubereboot/kured #314). If not, its drain goes on.
+    pub(super) async fn is_still_drained(
+        &self,
+        lease: &Lease,
+        client: &ClusterClient,
+        target: Target<'_>,
+    ) -> Result<bool, WorkError> {
+        let node = &target.row.node;
+        let look = async {
+            let view = client.node(&node.name).await?;
+            Ok((view, client.pods_on(&node.name).await?))
         };
-        let left: Vec<(PodView, PodClass)> = pods
-            .into_iter()
-            .map(|pod| (class(&pod), pod))
-            .filter(|(class, _)| !matches!(class, PodClass::Skip(_)))
-            .map(|(class, pod)| (pod, class))
-            .collect();
-        if left.is_empty() {
-            self.write_drain(lease, target, (Drain::Drained, vec![])).await?;
-            return Ok(Drain::Drained);
+        let (view, pods) = self.call(lease, "check drained", Box::pin(look)).await??;
+        let Some(view) = view else { return Ok(true) };
+        let stays = |pod: &PodView| matches!(classify(pod), PodClass::Skip(_));
+        if view.is_unschedulable && pods.iter().all(stays) {
+            return Ok(true);
         }
-        let evict = evict(client, &left, force);
-        let blockers = self.call(lease, "evict pods", evict).await??;
-        if blockers != node.blockers || node.drain != Drain::Evicting {
-            self.write_drain(lease, target, (Drain::Evicting, blockers)).await?;
-        }
-        Ok(Drain::Evicting)
+        tracing::warn!(node.name = %node.name, "pods came back to a drained node, or its cordon is gone");
+        self.cordon(lease, client, target).await?;
+        Ok(false)
     }
 
     async fn write_drain(
@@ -148,85 +226,58 @@ impl Context {
         progress::write(&mut tx, target.row.node.id, change, self.now()).await?;
         Ok(tx.commit().await?)
     }
+
+    /// When to pass again: soon while pods stop, else after the usual time, spread so that many
+    /// clusters do not come together.
+    pub(super) fn next_pass(&self, outcomes: &[Outcome]) -> Duration {
+        let settings = &self.settings;
+        if outcomes.iter().any(|outcome| outcome.is_moving) {
+            return settings.busy_period.min(settings.drain_pass);
+        }
+        settings.drain_pass.mul_f64(0.8 + self.ids.fraction() * 0.4)
+    }
 }
 
-/// Asks for the going of pods; returns who refuses. Pods with volumes go one by one: each detach
-/// must end before the volume can be attached elsewhere.
-async fn evict(
-    client: &ClusterClient,
-    left: &[(PodView, PodClass)],
-    force: Force,
-) -> Result<Vec<Blocker>, OutsideError> {
-    let leaving_volume = left
+/// Lists what a round needs. Attachments matter when a pod has a volume or no pod is left;
+/// workloads when there is somebody to evict.
+async fn look(client: &ClusterClient, names: &[&str]) -> Result<Seen, OutsideError> {
+    let pods = client.pods_of(names).await?;
+    let leaves = |pod: &&PodView| !matches!(classify(pod), PodClass::Skip(_));
+    let with_volumes: Vec<&str> = names
         .iter()
-        .any(|(pod, class)| !pod.claims.is_empty() && matches!(class, PodClass::Wait(_)));
-    let mut volume_turn = !leaving_volume;
-    let mut asked = Vec::new();
-    let mut blockers = Vec::new();
-    for (pod, class) in left {
-        let has_volume = !pod.claims.is_empty();
-        match class {
-            PodClass::Wait(WaitReason::Completion) => {
-                blockers.push(blocker(pod, "waits until it has finished, as its label asks"));
-            }
-            PodClass::Evict if has_volume && !volume_turn => {
-                blockers.push(blocker(pod, "waits for another pod's volume to be detached"));
-            }
-            PodClass::Evict | PodClass::Delete if asked.len() < EVICTIONS => {
-                volume_turn &= !has_volume;
-                asked.push((pod, *class));
-            }
-            _ => {}
-        }
+        .copied()
+        .filter(|name| {
+            let pods = &pods[*name];
+            pods.iter().any(|pod| !pod.claims.is_empty()) || !pods.iter().any(|pod| leaves(&pod))
+        })
+        .collect();
+    let mut attached = BTreeMap::new();
+    if !with_volumes.is_empty() {
+        attached = client.attached_to(&with_volumes).await?;
     }
-    let mut answers: Vec<BoxFuture<'_, Result<Option<Blocker>, OutsideError>>> = Vec::new();
-    for (pod, class) in asked {
-        answers.push(Box::pin(ask(client, pod, (class, force))));
+    let mut workloads = vec![];
+    if pods.values().flatten().any(|pod| classify(pod) == PodClass::Evict) {
+        workloads = client.workloads().await?;
     }
-    let mut answers = futures::stream::iter(answers).buffered(PARALLEL);
-    while let Some(answer) = answers.next().await {
-        blockers.extend(answer?);
-    }
-    blockers.sort_by(|a, b| a.pod.cmp(&b.pod));
-    blockers.truncate(BLOCKERS);
-    Ok(blockers)
+    Ok(Seen { pods, attached, workloads })
 }
 
-async fn ask(
-    client: &ClusterClient,
-    pod: &PodView,
-    (class, force): (PodClass, Force),
-) -> Result<Option<Blocker>, OutsideError> {
-    if class == PodClass::Delete || force == Force::Delete {
-        client.delete_pod(&pod.pod, None).await?;
-        return Ok(None);
-    }
-    let reason = match client.evict(&pod.pod, None, Earnest::Real).await? {
-        EvictionAnswer::Accepted | EvictionAnswer::Gone | EvictionAnswer::OtherPod => {
-            return Ok(None);
-        }
-        EvictionAnswer::RateLimited { retry_after } => {
-            let wait = retry_after.unwrap_or(Duration::from_secs(1));
-            format!("the API server asks to wait {} s", wait.as_secs())
-        }
-        EvictionAnswer::TwoBudgets { message } => {
-            format!(
-                "more than one PodDisruptionBudget selects it, its owner must mend that: {message}"
-            )
-        }
-        EvictionAnswer::NamespaceTerminating => "its namespace is being deleted".to_owned(),
-        EvictionAnswer::WebhookDenied { message } => format!("a webhook refuses: {message}"),
-        EvictionAnswer::WebhookBroken { message } => {
-            format!("a webhook of the cluster does not answer: {message}")
-        }
-        EvictionAnswer::Budget { message, .. } | EvictionAnswer::Retry { message } => message,
+fn plan_round(now: jiff::Timestamp, targets: &[(Target<'_>, Force)], seen: &Seen) -> Vec<Pass> {
+    let nothing = BTreeSet::new();
+    let node_pass = |node: &Node, force: Force| NodePass {
+        node: node.id,
+        is_unreachable: node.kubelet.is_unreachable,
+        is_forced: force == Force::Delete,
+        pods: seen.pods.get(&node.name).map_or(&[], Vec::as_slice),
+        attached: seen.attached.get(&node.name).unwrap_or(&nothing),
     };
-    Ok(Some(blocker(pod, &reason)))
+    let nodes = targets.iter().map(|(of, force)| node_pass(&of.row.node, *force)).collect();
+    round(&Round { now, nodes, workloads: &seen.workloads })
 }
 
-fn blocker(pod: &PodView, reason: &str) -> Blocker {
-    Blocker {
-        pod: format!("{}/{}", pod.pod.namespace, pod.pod.name),
-        reason: reason.chars().take(300).collect(),
+impl Asked<'_> {
+    /// The pod by its reference.
+    pub(super) fn reference(&self) -> &crate::domain::pod::PodRef {
+        &self.pod.pod
     }
 }

@@ -5,6 +5,7 @@
 //! wins.
 
 mod after;
+mod drains;
 
 use std::time::Duration;
 
@@ -58,17 +59,26 @@ impl MigrationWorker {
     }
 
     /// Every step that calls outside, by the name at which tests kill it.
-    pub const STEPS: [&'static str; 4] =
-        ["cordon node", "list pods", "evict pods", "uncordon node"];
+    pub const STEPS: [&'static str; 5] =
+        ["cordon node", "list pods", "evict pods", "uncordon node", "look for harm"];
 
     async fn act(&self, work: &Work<'_>, plan: &Plan<Step>) -> Result<Done, WorkError> {
         let mut steps: Vec<BoxFuture<'_, Result<Done, WorkError>>> = Vec::new();
+        let mut passes = Vec::new();
         for planned in &plan.steps {
-            steps.push(Box::pin(self.step(work, &planned.step, &planned.reason)));
+            match planned.step {
+                Step::DrainPass(node) => passes.push((node, Force::Never)),
+                Step::ForcePass(node) => passes.push((node, Force::Delete)),
+                _ => steps.push(Box::pin(self.step(work, &planned.step, &planned.reason))),
+            }
+        }
+        if !passes.is_empty() {
+            steps.push(Box::pin(async move { self.drain_round(work, &passes).await }));
         }
         let parallel = self.context.settings.parallel_steps;
         let mut results = futures::stream::iter(steps).buffer_unordered(parallel);
-        let (mut progress, mut wait, mut failure) = (false, LOOK_AGAIN, None);
+        let longest = self.context.settings.drain_pass.max(LOOK_AGAIN).mul_f64(1.2);
+        let (mut progress, mut wait, mut failure) = (false, longest, None);
         while let Some(result) = results.next().await {
             match result {
                 Ok(Done::Progress) => progress = true,
@@ -119,30 +129,13 @@ impl MigrationWorker {
                 self.context.uncordon(work.lease, &client, target).await?;
                 Ok(Done::Progress)
             }
-            Step::DrainPass(node) => self.drain_pass(work, *node, Force::Never).await,
-            Step::ForcePass(node) => self.drain_pass(work, *node, Force::Delete).await,
+            Step::DrainPass(node) => self.drain_round(work, &[(*node, Force::Never)]).await,
+            Step::ForcePass(node) => self.drain_round(work, &[(*node, Force::Delete)]).await,
+            Step::TakeBaseline => self.take_baseline(work).await,
+            Step::LookForHarm => self.look_for_harm(work).await,
             Step::Skip(node) => self.settle(work, (*node, Drain::Skipped), why).await,
             Step::AssumeDrained(node) => self.settle(work, (*node, Drain::Drained), why).await,
             Step::Dismiss(node) => self.dismiss(work, *node, why).await,
-        }
-    }
-
-    async fn drain_pass(
-        &self,
-        work: &Work<'_>,
-        node: NodeId,
-        force: Force,
-    ) -> Result<Done, WorkError> {
-        let client = self.context.cluster_client(&work.loaded.cluster).await?;
-        let mark = mark(work.migration);
-        let row = work.loaded.node(node)?;
-        let target = Target { row, mark: &mark };
-        match self.context.drain_pass(work.lease, &client, (target, force)).await? {
-            Drain::Drained => {
-                self.tell(work, "NodeDrained", format!("{} is drained", row.node.name)).await?;
-                Ok(Done::Progress)
-            }
-            _ => Ok(Done::Wait(self.context.settings.drain_pass)),
         }
     }
 
@@ -192,24 +185,6 @@ impl MigrationWorker {
         record_migration(&mut tx, (&work.loaded.cluster, work.migration), event, now).await?;
         tx.commit().await?;
         Ok(Done::Progress)
-    }
-
-    async fn tell(
-        &self,
-        work: &Work<'_>,
-        reason: &'static str,
-        message: String,
-    ) -> Result<(), WorkError> {
-        let mut tx = self.context.fenced(work.lease).await?;
-        let event = NodeEvent::new(EventType::Normal, reason, message);
-        record_migration(
-            &mut tx,
-            (&work.loaded.cluster, work.migration),
-            event,
-            self.context.now(),
-        )
-        .await?;
-        Ok(tx.commit().await?)
     }
 
     async fn move_phase(
@@ -283,7 +258,7 @@ impl MigrationWorker {
 }
 
 /// What is written beside our cordons.
-fn mark(migration: &Migration) -> String {
+pub(super) fn mark(migration: &Migration) -> String {
     format!("migration-{}", migration.id)
 }
 

@@ -14,6 +14,7 @@ pub mod crash;
 pub mod drain;
 pub mod driver;
 mod error;
+mod evict;
 mod labels;
 pub mod management;
 pub mod migration;
@@ -112,6 +113,8 @@ pub const STEPS: [&str; 43] = [
     "read cluster facts",
     "read capacity",
     "evict pods",
+    "check drained",
+    "look for harm",
     "uncordon node",
     "lift cordon",
     "delete server",

@@ -80,6 +80,7 @@ fn seen(
     let kubelet = Kubelet {
         is_ready: view.readiness == Readiness::Ready
             && !view.has_taint("node.cloudprovider.kubernetes.io/uninitialized"),
+        is_unreachable: view.readiness == Readiness::Unknown,
         is_cordoned: view.is_unschedulable,
         cordon_mark: view.cordoned_by.clone().filter(|_| view.is_unschedulable),
         is_ours: view.name == row.node.name

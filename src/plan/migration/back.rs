@@ -1,6 +1,6 @@
 //! The way back: no server is made, the source serves again, the target is emptied.
 
-use super::draining::{PARALLEL_MAX, is_silent};
+use super::draining::{PARALLEL_MAX, is_gone};
 use super::{Planner, Step};
 use crate::domain::migration::Event;
 use crate::domain::node::{Desired, Drain, Node};
@@ -27,7 +27,7 @@ impl Planner<'_> {
         let parallel = self.s.migration.spec.drain.parallel.map_or(PARALLEL_MAX, |n| n as usize);
         let closed = self.way_back_closed();
         for node in left {
-            if node.drain.is_over() || is_silent(node) {
+            if node.drain.is_over() || is_gone(node) || node.kubelet.is_unreachable {
                 let why = format!("nothing of the tenant's is on {}", node.name);
                 self.plan.step(Step::Dismiss(node.id), why);
             } else if let Some(why) = &closed {

@@ -1,6 +1,9 @@
 //! Old nodes are cordoned and drained: which is next, and why not more of them.
 
+use jiff::{SignedDuration, Timestamp};
+
 use super::{Planner, Step};
+use crate::domain::blocker::BlockerKind;
 use crate::domain::ids::NodeId;
 use crate::domain::migration::{AtDeadline, Event};
 use crate::domain::node::{Desired, Drain, Node, Outside};
@@ -8,6 +11,12 @@ use crate::domain::node::{Desired, Drain, Node, Outside};
 /// Most nodes drained at once without a wish for more: what Cluster API's and Machine Controller
 /// Manager's users settle on for one cluster.
 pub(super) const PARALLEL_MAX: usize = 20;
+
+/// How long a webhook of the cluster may fail before the migration pauses: its own pod may be the
+/// one that moves.
+const WEBHOOK_PATIENCE: SignedDuration = SignedDuration::from_mins(1);
+/// How much longer a pod that is overdue is waited for when somebody has resumed the migration.
+const OVERDUE_AGAIN: SignedDuration = SignedDuration::from_mins(3);
 
 impl<'a> Planner<'a> {
     /// The old nodes of the present wave and of earlier ones that still have to be drained.
@@ -34,7 +43,8 @@ impl<'a> Planner<'a> {
                 .plan
                 .step(Step::Move(Event::Drained, None), "the wave's old nodes are drained");
         }
-        let mut active = due.iter().filter(|n| n.drain != Drain::Idle).count();
+        let counts = |n: &&&Node| n.drain != Drain::Idle && !waits_for_its_owner(n);
+        let mut active = due.iter().filter(counts).count();
         let parallel = self.parallel(due.len());
         for node in due {
             match node.drain {
@@ -63,8 +73,9 @@ impl<'a> Planner<'a> {
     /// Begins a drain, if the pool keeps enough nodes that serve. A cordon that was planned here
     /// counts at once.
     fn begin(&mut self, node: &Node) -> bool {
-        if is_silent(node) {
-            self.plan.step(Step::AssumeDrained(node.id), format!("{} does not answer", node.name));
+        if is_gone(node) {
+            let why = format!("nothing runs on {}", node.name);
+            self.plan.step(Step::AssumeDrained(node.id), why);
             return false;
         }
         let Some(pool) = self.s.pools.iter().find(|p| Some(p.id) == node.pool_id) else {
@@ -99,8 +110,8 @@ impl<'a> Planner<'a> {
 
     /// A drain that has begun.
     pub(super) fn go_on(&mut self, node: &Node) {
-        if is_silent(node) {
-            let why = format!("{} does not answer", node.name);
+        if is_gone(node) {
+            let why = format!("nothing runs on {}", node.name);
             return self.plan.step(Step::AssumeDrained(node.id), why);
         }
         if matches!(node.drain, Drain::Cordoning | Drain::Uncordoning) {
@@ -111,14 +122,10 @@ impl<'a> Planner<'a> {
             let why = format!("{}: somebody chose not to wait for it", node.name);
             return self.plan.step(Step::Skip(node.id), why);
         }
-        let started = node.drain_started_at.unwrap_or(self.s.now);
-        if self.s.now < self.s.migration.drain_deadline(started) {
-            return self.pass(node);
+        if let Some(why) = self.must_pause(node) {
+            return self.plan.step(Step::Pause(why), "this is not for a drain to mend");
         }
-        let why = format!(
-            "{} is not drained after {} s",
-            node.name, self.s.migration.spec.drain.timeout_seconds
-        );
+        let Some(why) = self.is_late(node) else { return self.pass(node) };
         match self.s.migration.spec.drain.at_deadline {
             AtDeadline::Pause => {
                 let reason = format!("{why}; {}", blocked_by(node));
@@ -129,6 +136,42 @@ impl<'a> Planner<'a> {
         }
     }
 
+    /// Since when a blocker counts: a migration that was resumed gives it its time again.
+    fn counts_since(&self, since: Option<Timestamp>) -> Timestamp {
+        let since = since.unwrap_or(self.s.now);
+        self.s.migration.resumed_at.map_or(since, |resumed| since.max(resumed))
+    }
+
+    /// What no waiting of a drain mends: a webhook that does not answer, a volume that is not
+    /// detached.
+    fn must_pause(&self, node: &Node) -> Option<String> {
+        let volumes = i64::from(self.s.migration.spec.drain.volume_timeout_seconds);
+        let blocker = node.blockers.iter().find(|blocker| {
+            let age = self.s.now.duration_since(self.counts_since(blocker.since));
+            match blocker.kind {
+                BlockerKind::WebhookBroken => age >= WEBHOOK_PATIENCE,
+                BlockerKind::Volume => age >= SignedDuration::from_secs(volumes),
+                _ => false,
+            }
+        })?;
+        Some(format!("{}: {} {}", node.name, blocker.pod, blocker.reason))
+    }
+
+    /// Why the node's time is over: its own deadline, or that of a pod which does not stop.
+    fn is_late(&self, node: &Node) -> Option<String> {
+        let migration = &self.s.migration;
+        let started = node.drain_started_at.unwrap_or(self.s.now);
+        if self.s.now >= migration.drain_deadline(started) {
+            let seconds = migration.spec.drain.timeout_seconds;
+            return Some(format!("{} is not drained after {seconds} s", node.name));
+        }
+        let overdue = node.blockers.iter().find(|blocker| {
+            let again = migration.resumed_at.map(|resumed| resumed + OVERDUE_AGAIN);
+            blocker.kind == BlockerKind::Overdue && again.is_none_or(|again| self.s.now >= again)
+        })?;
+        Some(format!("{}: {} does not stop", node.name, overdue.pod))
+    }
+
     fn pass(&mut self, node: &Node) {
         self.plan.step(Step::DrainPass(node.id), format!("{} has pods to move", node.name));
         for blocker in node.blockers.iter().take(5) {
@@ -137,11 +180,16 @@ impl<'a> Planner<'a> {
     }
 }
 
-/// Whether nothing can be evicted from the node, since nobody there would stop a pod: it never
-/// joined, its server is gone, or its kubelet is silent. The cluster itself moves the pods of a
-/// silent node.
-pub(super) fn is_silent(node: &Node) -> bool {
-    node.object != Outside::Present || node.server == Outside::Gone || !node.kubelet.is_ready
+/// Whether there is nothing to evict: it never joined, or its server is gone.
+pub(super) fn is_gone(node: &Node) -> bool {
+    node.object != Outside::Present || node.server == Outside::Gone
+}
+
+/// Whether only its owner can end what blocks the node: others go on meanwhile.
+fn waits_for_its_owner(node: &Node) -> bool {
+    let of_owner =
+        |blocker: &crate::domain::blocker::Blocker| blocker.kind == BlockerKind::TwoBudgets;
+    !node.blockers.is_empty() && node.blockers.iter().all(of_owner)
 }
 
 /// Who blocks a node, in words.

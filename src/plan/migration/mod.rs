@@ -3,10 +3,11 @@
 //! Nodes are made and deleted by the cluster planner, by [`super::pool::wanted`]. Here the phase
 //! moves ([`Planner`]), old nodes are cordoned and drained ([`draining`]), and on the way back new
 //! ones ([`back`]). People may turn it round in the middle ([`turn`]), as long as the way back is
-//! open ([`way_back`]).
+//! open ([`way_back`]). What a wave breaks is watched ([`harm`]).
 
 mod back;
 mod draining;
+mod harm;
 mod turn;
 pub mod way_back;
 
@@ -48,6 +49,10 @@ pub enum Step {
     Move(Event, Option<usize>),
     /// *row* The soak begins anew, or stops because something is not well.
     SetHealthy(bool),
+    /// Writes down what the cluster lacks before the wave.
+    TakeBaseline,
+    /// Looks what the cluster lacks now.
+    LookForHarm,
     /// *row* The migration pauses by itself.
     Pause(String),
     /// *row* The migration turns back by itself.
@@ -109,9 +114,10 @@ impl<'a> Planner<'a> {
             Phase::Pending => self.plan.step(Step::Move(Event::Taken, None), "it was accepted"),
             Phase::Preflight => self.preflight(),
             Phase::Provisioning => self.provision(),
-            Phase::Draining => self.drain(),
-            Phase::Soaking => self.soak(),
-            Phase::Approval => self.approval(),
+            Phase::Draining if self.watch() => self.drain(),
+            Phase::Soaking if self.watch() => self.soak(),
+            Phase::Approval if self.watch() => self.approval(),
+            Phase::Draining | Phase::Soaking | Phase::Approval => {}
             Phase::Holding => self.hold(),
             Phase::Committing => self.commit(),
             Phase::RollingBack if migration.wants_rollback => self.roll_back(),
@@ -169,7 +175,7 @@ impl<'a> Planner<'a> {
     }
 
     fn provision(&mut self) {
-        if self.give_back() {
+        if self.give_back() || !self.has_baseline() {
             return;
         }
         let lacking = self.lacking();
@@ -195,6 +201,7 @@ impl<'a> Planner<'a> {
         if self.catch_up() {
             lacking.push("a drained node was uncordoned".to_owned());
         }
+        lacking.extend(self.lasting_harm());
         let migration = &self.s.migration;
         if !lacking.is_empty() {
             if migration.healthy_since.is_some() {
@@ -206,6 +213,9 @@ impl<'a> Planner<'a> {
             return;
         }
         let Some(since) = migration.healthy_since else {
+            if !self.is_unharmed() {
+                return self.plan.wait("the soak begins when evicted pods run again");
+            }
             return self.plan.step(Step::SetHealthy(true), "all is well");
         };
         let wave = &migration.spec.waves[migration.wave];
@@ -214,6 +224,9 @@ impl<'a> Planner<'a> {
             return self.plan.wait(format!("soaking until {end:.0}"));
         }
         match wave.gate {
+            _ if !self.is_unharmed() => {
+                self.plan.wait("the wave ends when evicted pods run again");
+            }
             Gate::Approval => {
                 self.plan.step(Step::Move(Event::SoakedNeedsApproval, None), "the soak is over");
             }
@@ -222,6 +235,9 @@ impl<'a> Planner<'a> {
     }
 
     fn pass_wave(&mut self, why: &str) {
+        if !self.is_unharmed() {
+            return self.plan.wait("the next wave waits until evicted pods run again");
+        }
         match self.s.migration.next_wave() {
             Some(next) => self.plan.step(Step::Move(Event::NextWave, Some(next)), why),
             None => self.plan.step(Step::Move(Event::LastWave, None), why),

@@ -15,6 +15,7 @@ use super::page::{Page, PageRequest};
 use super::reader::{Reader, to_integer, to_json};
 use super::{StoreError, Tx, expect_rows, ts};
 use crate::domain::condition::Condition;
+use crate::domain::harm::Harm;
 use crate::domain::ids::{CloudId, ClusterId, MigrationId, NodeId, PoolId, PreflightId, ProjectId};
 use crate::domain::migration::{Migration, MigrationNode, MigrationSpec, Phase, Standing};
 
@@ -93,6 +94,7 @@ impl MigrationRow {
             wants_rollback: self.wants_rollback,
             wants_cancel: self.wants_cancel,
             healthy_since: self.healthy_since,
+            harm: Harm::default(),
             pools: self.pools.clone(),
             nodes,
             sizes: BTreeMap::new(),

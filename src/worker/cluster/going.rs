@@ -2,7 +2,8 @@
 
 use super::load::Loaded;
 use super::{ClusterWorker, Done};
-use crate::domain::node::{Drain, Outside};
+use crate::domain::harm::Facts;
+use crate::domain::node::{Desired, Drain, Outside, Role};
 use crate::domain::node_view::NodeRef;
 use crate::domain::outside::{OutsideKind, absent_is_done};
 use crate::store::cluster_progress::{self, Change as ClusterChange};
@@ -12,7 +13,8 @@ use crate::store::nodes::NodeRow;
 use crate::store::nodes::progress::Change;
 use crate::store::work::{Lease, WorkKind, wake_at};
 use crate::worker::WorkError;
-use crate::worker::drain::{Force, Target};
+use crate::worker::drain::{Force, Rules, Target};
+use crate::worker::migration;
 use crate::worker::timeline::{NodeEvent, record_node};
 
 /// How long a server must stay away from lists before it is believed to be gone although nobody
@@ -46,10 +48,37 @@ impl ClusterWorker {
                 .await?;
             return Ok(Done::Progress);
         }
-        match self.context.drain_pass(lease, &client, (target, Force::Never)).await? {
-            Drain::Drained => Ok(Done::Progress),
-            _ => Ok(Done::Wait(self.context.settings.drain_pass)),
+        let rules = Rules { evict_unhealthy: false, before: &Facts::default() };
+        let round = (&[(target, Force::Never)][..], rules);
+        let outcomes = self.context.drain_round(lease, &client, round).await?;
+        if outcomes.iter().any(|outcome| outcome.is_done) {
+            return Ok(Done::Progress);
         }
+        Ok(Done::Wait(self.context.next_pass(&outcomes)))
+    }
+
+    /// Whether a server may go as far as the cluster is concerned: a node that was drained is still
+    /// empty and cordoned, by a fresh look. A node whose kubelet is silent or that was skipped has
+    /// nothing to say.
+    async fn may_go(
+        &self,
+        lease: &Lease,
+        loaded: &Loaded,
+        row: &NodeRow,
+    ) -> Result<bool, WorkError> {
+        let node = &row.node;
+        let was_drained = loaded.cluster.desired == Desired::Present
+            && node.role == Role::Worker
+            && node.server == Outside::Present
+            && node.object == Outside::Present
+            && node.kubelet.is_ready
+            && node.drain == Drain::Drained;
+        if !was_drained {
+            return Ok(true);
+        }
+        let mark = loaded.migration.as_ref().map_or("scale".to_owned(), migration::mark);
+        let client = self.context.cluster_client(&loaded.cluster).await?;
+        self.context.is_still_drained(lease, &client, Target { row, mark: &mark }).await
     }
 
     pub(super) async fn delete_server(
@@ -67,6 +96,9 @@ impl ClusterWorker {
             self.write(lease, node, Change::ServerGone).await?;
             return Ok(Done::Progress);
         };
+        if !self.may_go(lease, loaded, row).await? {
+            return Ok(Done::Progress);
+        }
         let client = loaded.client(&self.context, node.cloud_id)?;
         self.write(lease, node, Change::ServerDeleting).await?;
         let delete = client.delete_server(&id);

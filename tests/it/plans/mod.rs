@@ -12,6 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
 use zcp::domain::cluster::ClusterPhase;
+use zcp::domain::harm::{Facts, Harm};
 use zcp::domain::ids::{CloudId, ClusterId, MigrationId, NodeId, PoolId};
 use zcp::domain::inventory::ServerStatus;
 use zcp::domain::migration::{Migration, MigrationNode, MigrationSpec, Phase};
@@ -155,6 +156,7 @@ impl Model {
             wants_rollback: false,
             wants_cancel: false,
             healthy_since: None,
+            harm: Harm::default(),
             pools: self.pools.iter().map(|pool| pool.id).collect(),
             sizes: self.pools.iter().map(|pool| pool.id).zip(counts).collect(),
             skips: BTreeSet::new(),
@@ -342,6 +344,10 @@ impl Model {
                     self.pools.iter_mut().for_each(|pool| pool.cloud = migration.target);
                 }
             }
+            S::TakeBaseline => {
+                migration.harm = Harm::baseline(migration.wave, Facts::default(), now);
+            }
+            S::LookForHarm => migration.harm.looked_at = Some(now),
             S::SetHealthy(is_healthy) => migration.healthy_since = is_healthy.then_some(now),
             S::Pause(reason) => migration.paused = Some(reason.clone()),
             S::TurnBack(_) => migration.wants_rollback = true,

@@ -258,7 +258,8 @@ impl TestWorld {
         let connector = Connector::in_process(Arc::new(move |access| {
             let host = access.endpoint.host_str()?;
             sim.kube_router(&format!("{host}:6443"))
-        }));
+        }))
+        .with_clock(clock.clone());
         let keys = Arc::clone(&self.app.keys);
         let context = Context {
             store: self.db.store.clone(),
