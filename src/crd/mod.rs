@@ -150,6 +150,8 @@ impl ClusterMigrationSpec {
             drain: migration::DrainSpec {
                 timeout_seconds: self.drain.timeout_seconds,
                 at_deadline: self.drain.at_deadline,
+                volume_timeout_seconds: self.drain.volume_timeout_seconds,
+                evict_unhealthy: self.drain.evict_unhealthy,
                 parallel: self.drain.parallel,
             },
             hold_seconds: self.hold_seconds,
@@ -170,6 +172,8 @@ impl ClusterMigrationSpec {
             drain: DrainSpec {
                 timeout_seconds: wish.drain.timeout_seconds,
                 at_deadline: wish.drain.at_deadline,
+                volume_timeout_seconds: wish.drain.volume_timeout_seconds,
+                evict_unhealthy: wish.drain.evict_unhealthy,
                 parallel: wish.drain.parallel,
             },
             hold_seconds: wish.hold_seconds,
@@ -255,6 +259,11 @@ pub struct DrainSpec {
     pub timeout_seconds: u32,
     /// What happens then: the migration pauses, the node is left, or its pods are deleted.
     pub at_deadline: AtDeadline,
+    /// Seconds that the volumes of an emptied node may take to be detached before it pauses.
+    #[schemars(range(min = 0, max = 86_400))]
+    pub volume_timeout_seconds: u32,
+    /// Delete pods that are not Ready when a disruption budget keeps them.
+    pub evict_unhealthy: bool,
     /// Nodes drained at once; default: one in the first wave, then a tenth of the wave.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 20))]
@@ -263,7 +272,13 @@ pub struct DrainSpec {
 
 impl Default for DrainSpec {
     fn default() -> Self {
-        Self { timeout_seconds: 3600, at_deadline: AtDeadline::Pause, parallel: None }
+        Self {
+            timeout_seconds: 3600,
+            at_deadline: AtDeadline::Pause,
+            volume_timeout_seconds: 600,
+            evict_unhealthy: false,
+            parallel: None,
+        }
     }
 }
 

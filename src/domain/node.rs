@@ -257,6 +257,8 @@ pub struct Kubelet {
     pub is_ours: bool,
     /// Labels and taints of the pool are on it.
     pub is_labelled: bool,
+    /// An autoscaler is told to leave it alone though nothing moves, or is not told though it does.
+    pub is_kept_wrongly: bool,
     /// The daemons that the offering names are Ready on it.
     pub has_daemons: bool,
     /// Version of the kubelet.
@@ -283,6 +285,18 @@ impl Node {
     pub fn lives_on(&self) -> bool {
         let shown = |status: &ServerStatus| !status.is_gone() && status.as_str() != SERVER_DELETING;
         self.server == Outside::Deleting && self.server_status.as_ref().is_some_and(shown)
+    }
+
+    /// What its Node object lacks of ours.
+    pub fn lacks(&self) -> Option<&'static str> {
+        if self.object != Outside::Present || !self.kubelet.is_ours {
+            return None;
+        }
+        match (self.kubelet.is_labelled, self.kubelet.is_kept_wrongly) {
+            (false, _) => Some("its pool's labels or taints"),
+            (true, true) => Some("the right word to an autoscaler"),
+            (true, false) => None,
+        }
     }
 
     /// Whether new pods are put on it.

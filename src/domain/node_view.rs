@@ -33,6 +33,8 @@ pub struct NodeView {
     pub taints: Vec<Taint>,
     /// All annotations.
     pub annotations: BTreeMap<String, String>,
+    /// We told an autoscaler to leave it alone.
+    pub is_kept: bool,
     /// Such as `v1.36.2`.
     pub kubelet_version: String,
     /// InternalIP addresses.
@@ -159,6 +161,7 @@ mod tests {
             labels: BTreeMap::new(),
             taints: vec![],
             annotations: BTreeMap::new(),
+            is_kept: false,
             kubelet_version: "v1.36.2".into(),
             addresses: vec![],
             pod_cidr: None,

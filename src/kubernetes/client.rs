@@ -60,6 +60,13 @@ pub struct ClusterClient {
     pub(super) pace: Pace,
 }
 
+impl ClusterClient {
+    /// A client whose calls are told one by one that the server has too much to do.
+    pub(super) fn unpaced(client: kube::Client) -> Self {
+        Self { client, pace: Pace::new(None) }
+    }
+}
+
 impl fmt::Debug for ClusterClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ClusterClient")

@@ -87,13 +87,13 @@ impl ManagementClient {
         let client = |config| {
             kube::Client::try_from(config).map_err(|error: kube::Error| unusable(error.to_string()))
         };
-        Ok(Self { calls: ClusterClient { client: client(config)? }, watches: client(patient)? })
+        Ok(Self { calls: ClusterClient::unpaced(client(config)?), watches: client(patient)? })
     }
 
     /// Hands every request to a router, for tests without sockets.
     pub fn in_process(router: axum::Router) -> Self {
         let client = kube::Client::new(router, "default");
-        Self { calls: ClusterClient { client: client.clone() }, watches: client }
+        Self { calls: ClusterClient::unpaced(client.clone()), watches: client }
     }
 
     /// Namespaces that bear `label`, with its values, by name.

@@ -23,6 +23,10 @@ pub const CORDONED_BY: &str = "zcp.io/cordoned-by";
 /// Annotation that lists the taints that we manage, so that one dropped from a pool is taken off
 /// its nodes while taints of others stay.
 pub const MANAGED_TAINTS: &str = "zcp.io/managed-taints";
+/// Annotation by which a cluster autoscaler is told to leave a node alone.
+const KEEP: &str = "cluster-autoscaler.kubernetes.io/scale-down-disabled";
+/// Annotation that says that [`KEEP`] is ours: an owner's own stays.
+const KEPT_BY: &str = "zcp.io/scale-down-disabled";
 /// How often a change is tried when others write the node at the same time. Kubelets patch the
 /// status every few seconds at most, so a second try nearly always passes.
 const TRIES: u32 = 4;
@@ -144,6 +148,30 @@ impl ClusterClient {
         .await
     }
 
+    /// Has a cluster autoscaler leave a node alone.
+    pub async fn keep_from_autoscaler(&self, node: &NodeRef) -> Result<(), OutsideError> {
+        self.change(node, "keep node", |current| match is_kept(current) {
+            true => Change::Leave(()),
+            false => {
+                let annotations = json!({KEEP: "true", KEPT_BY: "true"});
+                Change::Patch(json!({"metadata": {"annotations": annotations}}), ())
+            }
+        })
+        .await
+    }
+
+    /// Takes that back; what an owner set stays.
+    pub async fn leave_to_autoscaler(&self, node: &NodeRef) -> Result<(), OutsideError> {
+        self.change(node, "leave node", |current| match annotation(current, KEPT_BY) {
+            None => Change::Leave(()),
+            Some(_) => {
+                let annotations = json!({KEEP: null, KEPT_BY: null});
+                Change::Patch(json!({"metadata": {"annotations": annotations}}), ())
+            }
+        })
+        .await
+    }
+
     /// Deletes a Node object; `Absent` if it, or this one of its name, is gone.
     pub async fn delete_node(&self, node: &NodeRef) -> Result<(), OutsideError> {
         let call = Call::new("delete node", Method::DELETE, path(&node.name))
@@ -249,6 +277,11 @@ fn path(node: &str) -> String {
     format!("/api/v1/nodes/{node}")
 }
 
+/// Whether we told an autoscaler to leave the node alone.
+fn is_kept(node: &core::Node) -> bool {
+    annotation(node, KEPT_BY).is_some() && annotation(node, KEEP) == Some("true")
+}
+
 fn annotation<'a>(node: &'a core::Node, key: &str) -> Option<&'a str> {
     node.metadata.annotations.as_ref()?.get(key).map(String::as_str)
 }
@@ -326,6 +359,7 @@ fn view(node: &core::Node) -> Option<NodeView> {
         labels: metadata.labels.clone().unwrap_or_default(),
         taints: spec.taints.unwrap_or_default().into_iter().filter_map(taint).collect(),
         annotations: metadata.annotations.clone().unwrap_or_default(),
+        is_kept: is_kept(node),
         kubelet_version: info.map(|info| info.kubelet_version.clone()).unwrap_or_default(),
         addresses: status.addresses.unwrap_or_default().into_iter().filter_map(internal).collect(),
         pod_cidr: spec.pod_cidr.filter(|cidr| !cidr.is_empty()),

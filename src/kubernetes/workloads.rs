@@ -21,9 +21,9 @@ impl ClusterClient {
     /// Wanted and available replicas of all Deployments and StatefulSets.
     pub async fn workloads(&self) -> Result<Vec<WorkloadView>, OutsideError> {
         let call = Call::get("list deployments", "/apis/apps/v1/deployments");
-        let deployments: Vec<Deployment> = self.list_cached(call).await?;
+        let deployments: Vec<Deployment> = self.list(&call).await?;
         let call = Call::get("list stateful sets", "/apis/apps/v1/statefulsets");
-        let sets: Vec<StatefulSet> = self.list_cached(call).await?;
+        let sets: Vec<StatefulSet> = self.list(&call).await?;
         let mut views: Vec<WorkloadView> = deployments.into_iter().map(deployment).collect();
         views.extend(sets.into_iter().map(stateful_set));
         Ok(views)

@@ -211,6 +211,8 @@ impl Context {
             return Ok(true);
         }
         tracing::warn!(node.name = %node.name, "pods came back to a drained node, or its cordon is gone");
+        // Its time begins anew: it may have been drained hours ago.
+        self.write_drain(lease, target, (Drain::Idle, vec![])).await?;
         self.cordon(lease, client, target).await?;
         Ok(false)
     }

@@ -1,7 +1,8 @@
-//! Labels that zcp keeps on every node.
+//! Labels that zcp keeps on every node, and what keeps an autoscaler off it while it moves.
 
 use std::collections::BTreeMap;
 
+use crate::domain::migration::Migration;
 use crate::domain::node::Role;
 use crate::domain::node_view::NodeView;
 use crate::store::cluster_progress::PoolWork;
@@ -31,4 +32,14 @@ pub(super) fn are_on(view: &NodeView, row: &NodeRow, pool: Option<&PoolWork>) ->
     let has = |(key, value): (&String, &String)| view.labels.get(key) == Some(value);
     wanted.iter().all(has)
         && pool.is_none_or(|pool| pool.taints.iter().all(|taint| view.taints.contains(taint)))
+}
+
+/// Whether an autoscaler in the cluster must leave the node alone: nodes of a pool that moves are
+/// empty at times, on either side.
+pub(super) fn is_kept(row: &NodeRow, migration: Option<&Migration>) -> bool {
+    let of_pool = |migration: &Migration| {
+        !migration.phase.is_final()
+            && row.node.pool_id.is_some_and(|pool| migration.pools.contains(&pool))
+    };
+    migration.is_some_and(of_pool)
 }

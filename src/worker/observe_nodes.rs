@@ -86,6 +86,7 @@ fn seen(
         is_ours: view.name == row.node.name
             && view.kubelet_version.trim_start_matches('v') == version,
         is_labelled: labels::are_on(view, row, pool),
+        is_kept_wrongly: view.is_kept != labels::is_kept(row, loaded.migration.as_ref()),
         has_daemons: daemons.iter().all(|daemon| daemon.ready_on.contains(&view.name)),
         version: view.kubelet_version.clone(),
     };

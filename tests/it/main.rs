@@ -14,6 +14,7 @@ mod contract;
 mod crash_matrix;
 mod crd;
 mod dev;
+mod drains;
 mod driver;
 mod explain;
 mod faults;

@@ -146,9 +146,8 @@ impl Planner<'_> {
             let why = format!("lists do not show the server of {}", node.name);
             self.plan.step(Step::ConfirmServer(node.id), why);
         }
-        if node.object == Outside::Present && node.kubelet.is_ours && !node.kubelet.is_labelled {
-            let why = format!("{} lacks its pool's labels or taints", node.name);
-            self.plan.step(Step::ApplyLabels(node.id), why);
+        if let Some(what) = node.lacks() {
+            self.plan.step(Step::ApplyLabels(node.id), format!("{} lacks {what}", node.name));
         }
         let is_known = node.object == Outside::Present && node.kubelet.is_ours;
         if is_known && node.lineage.needs_carry {

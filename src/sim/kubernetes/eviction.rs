@@ -12,6 +12,7 @@ use super::rest::DeleteOptions;
 use super::selector::LabelSelector;
 use super::state::State;
 use super::store::Place;
+use super::writes;
 
 /// Evicts a pod if its budget allows that, and counts the answer.
 pub(super) fn evict(state: &mut State, place: &Place, body: &Value) -> Outcome<Value> {
@@ -39,6 +40,13 @@ fn decide_and_evict(
     let Some(pod) = state.store.at(Kind::Pod, place).cloned() else {
         return Err(Refusal::not_found(resource, &place.1));
     };
+    if state.faults.is_eviction_webhook_down {
+        let message = "Internal error occurred: failed calling webhook \"evictions.example.com\": \
+                       failed to call webhook: Post \"https://evictions.drain.svc:443/\": dial tcp: \
+                       connect: connection refused";
+        return Err(Refusal::new(500, "InternalError", message));
+    }
+    writes::check_namespace(state, resource, &pod)?;
     if let Some(words) = &state.faults.eviction_denied {
         let message =
             format!("admission webhook \"evictions.example.com\" denied the request: {words}");

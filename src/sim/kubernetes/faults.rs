@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::autoscaler::Autoscaler;
 use super::object;
 use super::refusal::Refusal;
 use super::selector::LabelSelector;
@@ -28,6 +29,14 @@ pub struct Faults {
     pub stuck: Vec<PodMatch>,
     /// Nodes whose kubelets the API server does not reach.
     pub silent_kubelets: BTreeSet<String>,
+    /// Pods that use up their whole grace period to stop.
+    pub slow_to_stop: Vec<PodMatch>,
+    /// The webhook that is asked about evictions does not answer, and its policy is to fail.
+    pub is_eviction_webhook_down: bool,
+    /// How long a volume takes to be detached, instead of the cluster's setting.
+    pub detach_takes: Option<Duration>,
+    /// An autoscaler runs in the cluster.
+    pub autoscaler: Option<Autoscaler>,
 }
 
 /// An answer for the next few requests of a kind.
@@ -88,6 +97,10 @@ impl Faults {
 
     pub(super) fn is_stuck(&self, pod: &Value) -> bool {
         self.stuck.iter().any(|which| which.matches(pod))
+    }
+
+    pub(super) fn is_slow_to_stop(&self, pod: &Value) -> bool {
+        self.slow_to_stop.iter().any(|which| which.matches(pod))
     }
 
     /// Takes the planned answer for this request, if there is one.

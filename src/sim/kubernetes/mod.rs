@@ -12,15 +12,19 @@
 //! | `schema` | custom resources, held to their definitions |
 //! | `store`, `resource`, `object`, `selector`, `refusal` | objects, and how they are read |
 //! | `state` | one cluster and how its time passes |
-//! | `nodes`, `pods`, `scheduler`, `volumes`, `probing` | machines, kubelets, where pods run |
+//! | `nodes`, `pods`, `scheduler`, `volumes` | machines, kubelets, where pods run |
+//! | `attachments`, `probing` | where volumes are, what a probe reaches |
 //! | `replicas`, `deployments`, `stateful`, `daemons` | workload controllers |
 //! | `disruption`, `eviction`, `garbage` | budgets, evictions, owner references, namespaces |
+//! | `autoscaler` | an actor of the tenant's that adds and removes nodes |
 //! | `faults`, `counters`, `settings`, `snapshot` | knobs, numbers, persistence |
 
 mod admission;
 mod api;
 mod apply;
+mod attachments;
 mod auth;
+mod autoscaler;
 mod counters;
 mod daemons;
 mod deployments;
@@ -63,6 +67,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 pub use auth::TokenError;
+pub use autoscaler::Autoscaler;
 pub use counters::Counters;
 pub use faults::{AnswerTime, Faults, PlannedAnswer, PodMatch};
 pub use nodes::{NodeRegistration, RegisterError, Taint};

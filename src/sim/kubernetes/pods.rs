@@ -93,8 +93,11 @@ pub(super) fn run_kubelets(state: &mut State) {
             continue;
         };
         let stops = facts.deletion.map(|(at, grace)| {
-            let stop = at - object::seconds(grace) + state.settings.stop_within(grace);
-            stop.min(at).max(machine.since)
+            let pod = state.store.at(Kind::Pod, place);
+            let is_slow = pod.is_some_and(|pod| state.faults.is_slow_to_stop(pod));
+            let within =
+                if is_slow { object::seconds(grace) } else { state.settings.stop_within(grace) };
+            (at - object::seconds(grace) + within).min(at).max(machine.since)
         });
         let starts = (facts.phase != Phase::Finished && !facts.is_ready).then(|| {
             let bound = facts.bound_at.unwrap_or(machine.since).max(machine.since);

@@ -21,6 +21,8 @@ pub struct KubeSettings {
     pub pod_ready_delay: Duration,
     /// From a pod's deletion to its end, if its grace period is not shorter.
     pub pod_stop_delay: Duration,
+    /// From a pod's end to the detaching of its volumes.
+    pub detach_delay: Duration,
     /// Silence after which a node is Unknown. 50 s is the node lifecycle controller's default.
     pub node_grace: Duration,
     /// How long pods tolerate an unreachable node unless they say otherwise (300 s by default).
@@ -39,6 +41,7 @@ impl Default for KubeSettings {
             node_ready_delay: Duration::from_secs(10),
             pod_ready_delay: Duration::from_secs(5),
             pod_stop_delay: Duration::from_secs(3),
+            detach_delay: Duration::from_secs(2),
             node_grace: Duration::from_secs(50),
             unreachable_toleration_seconds: 300,
             pod_cidr: "10.244.0.0/16".to_owned(),

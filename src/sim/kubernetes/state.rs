@@ -17,7 +17,10 @@ use super::nodes::Machine;
 use super::resource::Kind;
 use super::settings::KubeSettings;
 use super::store::{Place, Store, complete_metadata};
-use super::{daemons, deployments, disruption, garbage, nodes, object, pods, replicas, scheduler};
+use super::{
+    attachments, autoscaler, daemons, deployments, disruption, garbage, nodes, object, pods,
+    replicas, scheduler,
+};
 use super::{stateful, volumes};
 
 /// How often controllers may react to each other in one moment. A rollout needs a handful of
@@ -116,6 +119,8 @@ impl State {
         daemons::reconcile(self);
         volumes::bind(self);
         scheduler::schedule(self);
+        attachments::reconcile(self);
+        autoscaler::run(self);
         disruption::reconcile(self);
     }
 

@@ -106,7 +106,8 @@ fn choose_place(state: &mut State, call: &Call, object: &mut Value) -> Outcome<(
     Ok(())
 }
 
-fn check_namespace(state: &State, resource: &Resource, object: &Value) -> Outcome<()> {
+/// Nothing is created in a namespace that goes, an eviction neither.
+pub(super) fn check_namespace(state: &State, resource: &Resource, object: &Value) -> Outcome<()> {
     if !resource.is_namespaced {
         return Ok(());
     }

@@ -101,7 +101,7 @@ fn query(id: NodeId, change: Change, now: Ts) -> Query {
         .bind(id),
         Change::Labelled => sqlx::query(
             "UPDATE nodes
-             SET kubelet = jsonb_set(kubelet, '{is_labelled}', 'true'),
+             SET kubelet = kubelet || '{\"is_labelled\": true, \"is_kept_wrongly\": false}',
                  object_order = nextval('outside_order')
              WHERE id = $1",
         )

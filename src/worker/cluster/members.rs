@@ -154,8 +154,16 @@ impl ClusterWorker {
         let pool = loaded.pool(&row.node);
         let labels = labels::wanted(row, pool);
         let taints = pool.map_or(&[][..], |pool| &pool.taints);
-        let apply = client.apply_labels_taints(&node, &labels, taints);
-        self.context.call(lease, "apply labels", apply).await??;
+        let is_kept = labels::is_kept(row, loaded.migration.as_ref());
+        let apply = async {
+            client.apply_labels_taints(&node, &labels, taints).await?;
+            if is_kept {
+                client.keep_from_autoscaler(&node).await
+            } else {
+                client.leave_to_autoscaler(&node).await
+            }
+        };
+        self.context.call(lease, "apply labels", Box::pin(apply)).await??;
         let mut tx = self.context.fenced(lease).await?;
         let now = self.context.now();
         crate::store::nodes::progress::write(&mut tx, row.node.id, Change::Labelled, now).await?;

@@ -176,7 +176,9 @@ async fn a_migration_is_asked_for_as_it_was_typed() {
                 {"upto": 1, "soak_seconds": 30, "gate": "auto"},
                 {"upto": "50%", "soak_seconds": 30, "gate": "approval"},
                 {"upto": "100%", "soak_seconds": 30, "gate": "auto"}],
-            "drain": {"timeout_seconds": 600, "at_deadline": "skip_node"},
+            "drain": {
+                "timeout_seconds": 600, "at_deadline": "skip_node", "volume_timeout_seconds": 600,
+            },
             "hold_seconds": 7200,
             "commit": "manual",
             "canary": "off",

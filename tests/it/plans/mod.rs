@@ -3,6 +3,7 @@
 //! No database, no cloud: the planners' own rules are what is tested. `story` prints every plan of
 //! a scenario into a golden file; `random` lets chance decide and checks the limits.
 
+mod blocked;
 mod random;
 mod story;
 

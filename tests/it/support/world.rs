@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use jiff::SignedDuration;
@@ -102,6 +103,8 @@ pub struct TestWorld {
     pub management: Option<Arc<KubeCluster>>,
     pub(super) given: Given,
     settings: Settings,
+    /// Every so many calls to an API server are refused; 0 for none.
+    pub bad_backend: Arc<AtomicU32>,
     /// Most workers that may exist at once, per cluster.
     pub ceiling: usize,
     /// Fewest workers that must serve, once so many did.
@@ -182,6 +185,7 @@ impl TestWorld {
             settings,
             management: None,
             given,
+            bad_backend: Arc::default(),
             ceiling: usize::MAX,
             floor: BTreeMap::new(),
             db,
@@ -255,7 +259,12 @@ impl TestWorld {
         let transport: MakeTransport =
             Arc::new(move |cloud| Ok(Transport::in_process(sim.cloud_router(&cloud.name))));
         let sim = Arc::clone(&self.sim);
+        let (every, calls) = (Arc::clone(&self.bad_backend), AtomicU32::new(1));
         let connector = Connector::in_process(Arc::new(move |access| {
+            let every = every.load(Ordering::Relaxed);
+            if every > 0 && calls.fetch_add(1, Ordering::Relaxed).is_multiple_of(every) {
+                return None;
+            }
             let host = access.endpoint.host_str()?;
             sim.kube_router(&format!("{host}:6443"))
         }))
