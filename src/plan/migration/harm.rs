@@ -38,7 +38,7 @@ impl Planner<'_> {
             let was_seen = migration.resumed_at.is_some_and(|at| at >= finding.since);
             if is_old || (finding.is_grave && !was_seen) {
                 let reason = format!("{} since {:.0}", finding.what, finding.since);
-                self.plan.step(Step::Pause(reason), "the wave does harm");
+                self.stop(reason, "the wave does harm");
                 return false;
             }
         }

@@ -4,7 +4,7 @@
 use jiff::Timestamp;
 
 use super::super::pool::Pool;
-use super::draining::is_silent;
+use super::draining::is_gone;
 use super::{Planner, Step, way_back};
 use crate::domain::condition::Condition;
 use crate::domain::migration::{Event, Migration};
@@ -59,7 +59,12 @@ impl<'a> Planner<'a> {
         let migration = &self.s.migration;
         self.old()
             .filter(|n| n.desired == Desired::Present && migration.wave_of(n.id) <= migration.wave)
-            .filter(|n| n.drain == Drain::Drained && !is_silent(n) && !n.kubelet.is_cordoned)
+            .filter(|n| {
+                n.drain == Drain::Drained
+                    && !is_gone(n)
+                    && n.kubelet.is_ready
+                    && !n.kubelet.is_cordoned
+            })
             .collect()
     }
 
