@@ -35,7 +35,8 @@ impl Planner<'_> {
     pub(super) fn heritage(&self, pool: PoolId, cloud: CloudId) -> Option<Heritage> {
         self.old_without_heir(pool, cloud).or_else(|| {
             let mut lost = self.snapshot.lost.iter();
-            let lost = lost.find(|l| l.pool == pool && l.cloud == cloud && !self.is_taken(l.id))?;
+            let is_free = |l: &&Lost| !self.is_taken(l.id) && !self.is_taken(l.ledger_of);
+            let lost = lost.find(|l| l.pool == pool && l.cloud == cloud && is_free(l))?;
             Some(Heritage { of: lost.id, ledger_of: lost.ledger_of })
         })
     }

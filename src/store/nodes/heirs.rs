@@ -18,7 +18,8 @@ pub struct LostRow {
     pub ledger_of: NodeId,
 }
 
-/// The lost nodes of a cluster without a living heir, open or closed.
+/// The lost nodes of a cluster without an heir, open or closed. One whose heir is lost, too, is
+/// represented by that.
 pub async fn lost(
     executor: impl PgExecutor<'_>,
     cluster: ClusterId,
@@ -29,7 +30,8 @@ pub async fn lost(
          FROM nodes AS n
          WHERE cluster_id = $1 AND lost AND pool_id IS NOT NULL
            AND NOT EXISTS (
-               SELECT 1 FROM nodes AS h WHERE h.id = n.heir_id AND h.desired = 'present')
+               SELECT 1 FROM nodes AS h
+               WHERE h.id = n.heir_id AND (h.desired = 'present' OR h.lost))
          ORDER BY name",
     )
     .bind(cluster)
@@ -48,7 +50,8 @@ pub async fn lost(
 }
 
 /// Writes that `heir` takes the place of `of` and is given the ledger of `ledger_of`. Whoever had
-/// the lost one of the two for an heir has this one now.
+/// the lost one of the two for an heir has this one now, and so has whoever was lost before it was
+/// given the same ledger.
 pub async fn adopt(
     tx: &mut Tx,
     heir: NodeId,
@@ -63,7 +66,8 @@ pub async fn adopt(
         "UPDATE nodes SET heir_id = $1
          WHERE id IN ($2, $3)
             OR lost AND cluster_id = (SELECT cluster_id FROM nodes WHERE id = $1)
-               AND heir_id IN (SELECT id FROM nodes WHERE id IN ($2, $3) AND lost)",
+               AND (heir_id IN (SELECT id FROM nodes WHERE id IN ($2, $3) AND lost)
+                    OR carried IS NULL AND predecessor_id IN ($2, $3) AND id <> $1)",
     )
     .bind(heir)
     .bind(of)

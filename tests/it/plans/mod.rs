@@ -110,7 +110,7 @@ impl Model {
             nodes: self.nodes.clone(),
             migration: self.migration.clone(),
             canaries: vec![],
-            lost: self.lost.iter().filter(|l| !self.has_living_heir(l.id)).copied().collect(),
+            lost: self.lost.iter().filter(|l| self.is_without_heir(l)).copied().collect(),
             groups: self.groups.iter().map(group).collect(),
             clouds: BTreeMap::from([(EAST, cloud("east")), (WEST, cloud("west"))]),
             join_deadline: SignedDuration::from_mins(20),
@@ -224,7 +224,7 @@ impl Model {
         let now = self.now;
         match step {
             S::AddNode(new) => self.add(new),
-            S::Dismiss(id) | S::Replace(id) => {
+            S::Dismiss(id) | S::Replace(id) | S::FailNode(id) => {
                 let node = self.node(*id);
                 assert_eq!(node.desired, Desired::Present, "a node is dismissed once");
                 node.desired = Desired::Absent;
@@ -233,7 +233,7 @@ impl Model {
                 let carried = !node.lineage.needs_carry;
                 let ledger_of = node.lineage.predecessor.filter(|_| !carried).unwrap_or(*id);
                 match (step, pool) {
-                    (S::Replace(_), Some(pool)) => {
+                    (S::Replace(_) | S::FailNode(_), Some(pool)) => {
                         self.lost.push(Lost { id: *id, pool, cloud, ledger_of });
                     }
                     _ => self.give_up(*id),
@@ -385,12 +385,27 @@ impl Model {
                 node.lineage.heir = Some(heir);
             }
         }
+        let is_meant = |id: NodeId| id == of || id == ledger_of;
+        for (id, old) in &mut self.heirs {
+            if is_meant(*old) && gone.contains(old) && gone.contains(id) {
+                *old = heir;
+            }
+        }
         self.heirs.insert(of, heir);
         self.heirs.insert(ledger_of, heir);
+        for lost in self.lost.iter().filter(|l| l.ledger_of != l.id && is_meant(l.ledger_of)) {
+            self.heirs.insert(lost.id, heir);
+        }
         let has_any = self.ledger.get(&ledger_of).is_some_and(|marks| !marks.is_empty());
         let node = self.node(heir);
         node.lineage.predecessor = Some(ledger_of);
         node.lineage.needs_carry = has_any;
+    }
+
+    fn is_without_heir(&self, lost: &Lost) -> bool {
+        let heir = self.heirs.get(&lost.id);
+        let is_lost = self.lost.iter().any(|other| Some(&other.id) == heir);
+        !is_lost && !self.has_living_heir(lost.id)
     }
 
     fn has_living_heir(&self, id: NodeId) -> bool {
