@@ -100,7 +100,7 @@ pub fn canary_user_data(
     kubeadm: &SecretString,
     targets: &Targets,
 ) -> Result<UserData, TooLarge> {
-    let targets = serde_json::to_string(targets).expect("plain structs always serialize");
+    let targets = serde_json::json!(targets).to_string();
     render(vec![
         about("canary", server),
         kubeadm_file(kubeadm),

@@ -148,6 +148,7 @@ fn workload_key(work: &WorkloadView) -> String {
 
 impl Harm {
     /// The watch after a look: what is still wrong keeps its age.
+    #[must_use]
     pub fn after_look(&self, now: &Facts, at: Timestamp) -> Self {
         let findings = self.baseline.worse(now).into_iter().map(|(key, what, is_grave)| {
             let known = self.findings.iter().find(|old| old.key == key);

@@ -281,10 +281,10 @@ impl Phase {
         use Event as E;
         use Phase as P;
         match (self, event) {
-            (P::Pending, E::Taken) => Ok(P::Preflight),
-            (P::Preflight, E::Passed) | (P::Soaking | P::Approval, E::NextWave) => {
-                Ok(P::Provisioning)
-            }
+            (P::Pending, E::Taken) | (P::RollingBack, E::ForwardAnew) => Ok(P::Preflight),
+            (P::Preflight, E::Passed)
+            | (P::Soaking | P::Approval, E::NextWave)
+            | (P::RollingBack, E::Forward) => Ok(P::Provisioning),
             (P::Provisioning, E::Provisioned) => Ok(P::Draining),
             (P::Draining, E::Drained) => Ok(P::Soaking),
             (P::Soaking, E::SoakedNeedsApproval) => Ok(P::Approval),
@@ -292,8 +292,6 @@ impl Phase {
             (P::Holding, E::Commit) => Ok(P::Committing),
             (P::Committing, E::Committed) => Ok(P::Succeeded),
             (P::RollingBack, E::Returned) => Ok(P::RolledBack),
-            (P::RollingBack, E::Forward) => Ok(P::Provisioning),
-            (P::RollingBack, E::ForwardAnew) => Ok(P::Preflight),
             (P::Pending | P::Preflight, E::Cancel) => Ok(P::Cancelled),
             (phase, E::ClusterDeleted) if !phase.is_final() => Ok(P::Cancelled),
             (

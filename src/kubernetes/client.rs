@@ -113,6 +113,7 @@ impl Connector {
 
     /// Lets an API server that has too much to do slow down all calls to its cluster; without a
     /// clock each call is told by itself.
+    #[must_use]
     pub fn with_clock(self, clock: SharedClock) -> Self {
         Self { clock: Some(clock), ..self }
     }

@@ -142,7 +142,8 @@ impl ClusterClient {
         &self,
         nodes: &[&str],
     ) -> Result<BTreeMap<String, Vec<PodView>>, OutsideError> {
-        let mut lists: Vec<BoxFuture<'_, Result<(&str, Vec<core::Pod>), OutsideError>>> = vec![];
+        type List<'a> = BoxFuture<'a, Result<(&'a str, Vec<core::Pod>), OutsideError>>;
+        let mut lists: Vec<List<'_>> = vec![];
         for node in nodes {
             let call = Call::get("list pods of node", "/api/v1/pods")
                 .query("fieldSelector", format!("spec.nodeName={node}"))

@@ -150,24 +150,24 @@ impl ClusterClient {
 
     /// Has a cluster autoscaler leave a node alone.
     pub async fn keep_from_autoscaler(&self, node: &NodeRef) -> Result<(), OutsideError> {
-        self.change(node, "keep node", |current| match is_kept(current) {
-            true => Change::Leave(()),
-            false => {
-                let annotations = json!({KEEP: "true", KEPT_BY: "true"});
-                Change::Patch(json!({"metadata": {"annotations": annotations}}), ())
+        self.change(node, "keep node", |current| {
+            if is_kept(current) {
+                return Change::Leave(());
             }
+            let annotations = json!({KEEP: "true", KEPT_BY: "true"});
+            Change::Patch(json!({"metadata": {"annotations": annotations}}), ())
         })
         .await
     }
 
     /// Takes that back; what an owner set stays.
     pub async fn leave_to_autoscaler(&self, node: &NodeRef) -> Result<(), OutsideError> {
-        self.change(node, "leave node", |current| match annotation(current, KEPT_BY) {
-            None => Change::Leave(()),
-            Some(_) => {
-                let annotations = json!({KEEP: null, KEPT_BY: null});
-                Change::Patch(json!({"metadata": {"annotations": annotations}}), ())
+        self.change(node, "leave node", |current| {
+            if annotation(current, KEPT_BY).is_none() {
+                return Change::Leave(());
             }
+            let annotations = json!({KEEP: null, KEPT_BY: null});
+            Change::Patch(json!({"metadata": {"annotations": annotations}}), ())
         })
         .await
     }

@@ -112,7 +112,7 @@ struct Planner<'a, 'b> {
     pass: Pass,
 }
 
-impl<'a> Planner<'a, '_> {
+impl Planner<'_, '_> {
     fn run(mut self) -> Pass {
         let left: Vec<(usize, PodClass)> = (0..self.node.pods.len())
             .map(|at| (at, self.class(&self.node.pods[at])))

@@ -57,7 +57,8 @@ pub(super) async fn ask_all(
     asked: &[Asked<'_>],
     rules: Rules<'_>,
 ) -> Result<Vec<(usize, Blocker)>, OutsideError> {
-    let mut answers: Vec<BoxFuture<'_, Result<Option<(usize, Blocker)>, OutsideError>>> = vec![];
+    type Answer<'a> = BoxFuture<'a, Result<Option<(usize, Blocker)>, OutsideError>>;
+    let mut answers: Vec<Answer<'_>> = vec![];
     for one in asked {
         answers.push(Box::pin(async move {
             Ok(ask(client, one, rules).await?.map(|blocker| (one.node, blocker)))

@@ -229,14 +229,12 @@ async fn skipped_node(
         .collect();
     there.sort_by(|a, b| a.name.cmp(&b.name));
     let named = |node: &&&Node| node.name == wanted || node.id.to_string() == wanted;
-    match there.iter().find(named) {
-        Some(node) => Ok(Some(Skipped { id: node.id, name: node.name.clone() })),
-        None => {
-            let open = there.iter().filter(|node| !node.drain.is_over());
-            let names = known(open.map(|node| node.name.as_str()));
-            Err(Error::field("node", format!("no {side} node of this migration; {names}")))
-        }
+    if let Some(node) = there.iter().find(named) {
+        return Ok(Some(Skipped { id: node.id, name: node.name.clone() }));
     }
+    let open = there.iter().filter(|node| !node.drain.is_over());
+    let names = known(open.map(|node| node.name.as_str()));
+    Err(Error::field("node", format!("no {side} node of this migration; {names}")))
 }
 
 /// Who asked, and why.

@@ -117,12 +117,16 @@ impl<'a> Planner<'a> {
             Phase::Draining if self.watch() => self.drain(),
             Phase::Soaking if self.watch() => self.soak(),
             Phase::Approval if self.watch() => self.approval(),
-            Phase::Draining | Phase::Soaking | Phase::Approval => {}
             Phase::Holding => self.hold(),
             Phase::Committing => self.commit(),
             Phase::RollingBack if migration.wants_rollback => self.roll_back(),
             Phase::RollingBack => self.turn_forward(),
-            Phase::Succeeded | Phase::RolledBack | Phase::Cancelled => {}
+            Phase::Draining
+            | Phase::Soaking
+            | Phase::Approval
+            | Phase::Succeeded
+            | Phase::RolledBack
+            | Phase::Cancelled => {}
         }
     }
 

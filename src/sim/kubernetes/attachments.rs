@@ -48,7 +48,7 @@ fn wanted(state: &State) -> BTreeSet<(String, String)> {
             continue;
         };
         let Some(pod) = state.store.at(Kind::Pod, place) else { continue };
-        for claim in object::items(pod, "/spec/volumes").iter() {
+        for claim in object::items(pod, "/spec/volumes") {
             let Some(name) = claim["persistentVolumeClaim"]["claimName"].as_str() else { continue };
             let claim = state.store.get(Kind::PersistentVolumeClaim, &place.0, name);
             let volume = claim.map(|claim| object::text(claim, "/spec/volumeName"));

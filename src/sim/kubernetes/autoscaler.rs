@@ -54,7 +54,7 @@ fn judge(state: &mut State, place: &Place, autoscaler: &Autoscaler) {
     let since = marked.and_then(|taint| taint["value"].as_str()?.parse::<i64>().ok());
     match since {
         _ if is_needed => {
-            state.update(Kind::Node, place, |node| unmark(node));
+            state.update(Kind::Node, place, unmark);
         }
         None => {
             let second = state.now.as_second().to_string();

@@ -157,15 +157,7 @@ pub(in crate::worker) async fn load(
         is_unobserved: cluster.conditions.is_empty(),
         snapshot: Snapshot {
             now: context.now(),
-            cluster: Cluster {
-                desired: cluster.desired,
-                phase: cluster.phase,
-                members: cluster.members,
-                control_plane_cloud: cluster.control_plane_cloud,
-                vip_port: cluster.vip_port,
-                has_api: cluster.api_reached_at.is_some(),
-                has_base: cluster.base_applied_at.is_some(),
-            },
+            cluster: plan_cluster(&cluster),
             pools: Vec::new(),
             nodes: Vec::new(),
             migration: migration.clone(),
@@ -219,6 +211,18 @@ fn fill(loaded: &mut Loaded) {
             (cloud.id, plan)
         })
         .collect();
+}
+
+fn plan_cluster(row: &ClusterWork) -> Cluster {
+    Cluster {
+        desired: row.desired,
+        phase: row.phase,
+        members: row.members,
+        control_plane_cloud: row.control_plane_cloud,
+        vip_port: row.vip_port,
+        has_api: row.api_reached_at.is_some(),
+        has_base: row.base_applied_at.is_some(),
+    }
 }
 
 fn plan_canary(row: &CanaryRow) -> Canary {
