@@ -163,9 +163,10 @@ fn pods_with_volumes_go_one_by_one_and_each_volume_is_detached_first() {
 
 #[test]
 fn f47_a_node_is_done_when_its_volumes_are_detached() {
+    type Row<'a> = (Vec<PodView>, &'a [&'a str], bool, &'a [&'a str]);
     let left = "Volume pv-a: is still attached; its server is not given up before";
     let stays = || vec![daemon(with_volume("logs"))];
-    let cases: [(Vec<PodView>, &[&str], bool, &[&str]); 4] = [
+    let cases: [Row<'_>; 4] = [
         (vec![], &["pv-a"], false, &[left]),
         (stays(), &["pv-logs", "kubernetes.io/csi/csi.test^h-logs"], false, &["done"]),
         (stays(), &["pv-a", "pv-logs"], false, &[left]),
@@ -218,9 +219,10 @@ fn f45_on_a_silent_node_pods_get_one_second_and_are_not_waited_for() {
 
 #[test]
 fn f51_single_replicas_of_a_namespace_go_one_at_a_time() {
+    type Row<'a> = (&'a [(&'a str, u32)], &'a [&'a str]);
     let turn = "Turn shop/b: waits until another single replica of its namespace runs again";
     let pods = || vec![pod("a"), pod("b"), pod("c")];
-    let cases: [(&[(&str, u32)], &[&str]); 3] = [
+    let cases: [Row<'_>; 3] = [
         (&[("a", 1), ("b", 1)], &["evict a", "evict c", turn]),
         (&[("gone", 0), ("b", 1)], &["evict a", "evict c", turn]),
         (&[("b", 1)], &["evict a", "evict b", "evict c"]),

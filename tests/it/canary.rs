@@ -23,7 +23,7 @@ const WEST: &str = "west 127.20.0.0/16";
 
 /// A world in which a server that does not join is given up after a minute.
 async fn world() -> TestWorld {
-    let settings: fn(&mut Settings) = |all| all.join_deadline = Duration::from_secs(60);
+    let settings: fn(&mut Settings) = |all| all.join_deadline = Duration::from_mins(1);
     let options = WorldOptions { settings, ..WorldOptions::default() };
     TestWorld::new(options).await
 }

@@ -90,7 +90,7 @@ impl Scenario {
     async fn start(self) -> Start {
         let mut options = WorldOptions::default();
         if self == Self::Canary {
-            options.settings = |settings| settings.join_deadline = Duration::from_secs(60);
+            options.settings = |settings| settings.join_deadline = Duration::from_mins(1);
         }
         let mut world = TestWorld::new(options).await;
         if self.is_managed() {

@@ -47,6 +47,7 @@ async fn world() -> TestWorld {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "one story, told in order")]
 async fn objects_that_are_no_migration_say_why_and_start_nothing() {
     let world = world().await;
     let driver = world.replica(CrashPoints::none());
@@ -189,6 +190,7 @@ async fn deleting_the_object_before_the_commit_turns_the_migration_back() {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "one story, told in order")]
 async fn what_others_start_and_steer_is_an_object_too_and_the_last_wish_wins() {
     let world = world().await;
     let driver = world.replica(CrashPoints::none());

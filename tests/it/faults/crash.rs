@@ -115,7 +115,12 @@ async fn f85_a_fleet_that_is_due_at_once_is_worked_off_within_the_limits() -> Re
     // Five deploys in the middle of it, then the rest.
     for deploy in 1..=6 {
         let tracker = TaskTracker::new();
-        let driver = replica(&db, db.another_store().await, scripted.clone(), AT_ONCE as u32);
+        let driver = replica(
+            &db,
+            db.another_store().await,
+            scripted.clone(),
+            u32::try_from(AT_ONCE).unwrap(),
+        );
         let stop = run(&tracker, &driver);
         let goal = if deploy == 6 { FLEET } else { deploy * FLEET / 10 };
         wait_for("a part of the fleet was looked at", async || {

@@ -196,7 +196,9 @@ async fn f77_a_source_that_dies_in_the_hold_closes_the_way_back() {
     assert_eq!(condition(&world, migration, "WayBack").await, Some(true));
     let old = workers(&world, "east");
     let kube = world.kube_of(cluster).expect("an API");
-    old.iter().for_each(|(name, _)| kube.stop_node(name, world.db.now()));
+    for (name, _) in &old {
+        kube.stop_node(name, world.db.now());
+    }
     world
         .settle(&driver, "the way back is closed", async |world| {
             condition(world, migration, "WayBack").await == Some(false)
@@ -206,7 +208,9 @@ async fn f77_a_source_that_dies_in_the_hold_closes_the_way_back() {
     assert!(refused.to_string().contains("way back is closed"), "{refused}");
     pass(&world, &driver, 30).await;
     assert_eq!(world.serving(cluster), 2, "the target goes on serving");
-    old.iter().for_each(|(name, _)| kube.start_node(name, world.db.now()));
+    for (name, _) in &old {
+        kube.start_node(name, world.db.now());
+    }
     world
         .settle(&driver, "the way back is open again", async |world| {
             condition(world, migration, "WayBack").await == Some(true)
