@@ -174,6 +174,8 @@ pub struct Node {
     pub trouble: Option<String>,
     /// Whose place it takes, and who takes its.
     pub lineage: Lineage,
+    /// What goes wrong with its things, and since when.
+    pub signs: Signs,
 }
 
 /// Whose place a node takes. Decided once, when the row of the heir is made, and stored: the heir
@@ -186,6 +188,25 @@ pub struct Lineage {
     pub heir: Option<NodeId>,
     /// Its predecessor's ledger is not on it yet, or has changed since.
     pub needs_carry: bool,
+}
+
+/// What goes wrong with the things of a node, and since when.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Signs {
+    /// Calls that may have made its server.
+    pub creates: u32,
+    /// Since when its server is being deleted.
+    pub deleting_since: Option<Timestamp>,
+    /// When the last call to delete it was sent.
+    pub delete_sent_at: Option<Timestamp>,
+    /// When its server was last found by its id although lists do not show it.
+    pub hidden_at: Option<Timestamp>,
+    /// When its server was last started because it had stopped.
+    pub started_at: Option<Timestamp>,
+    /// Since when it is not Ready, after it served.
+    pub unready_since: Option<Timestamp>,
+    /// When its bootstrap token ends.
+    pub token_until: Option<Timestamp>,
 }
 
 /// How far the drain of a node is.

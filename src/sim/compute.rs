@@ -63,7 +63,12 @@ impl Cloud {
     fn schedule(&mut self, id: Uuid, at: Timestamp) {
         let Some(server) = self.compute.servers.get(id) else { return };
         let name = server.name.clone();
-        let trouble = [Trouble::NoValidHost, Trouble::SpawnError, Trouble::StuckInBuild];
+        let trouble = [
+            Trouble::NoValidHost,
+            Trouble::SpawnError,
+            Trouble::BindingFailed,
+            Trouble::StuckInBuild,
+        ];
         let trouble = self.faults.of_server(&name, &trouble, &mut self.dice);
         let chosen = self.choose_host(id).filter(|_| trouble != Some(Trouble::NoValidHost));
         let Some(index) = chosen else {
@@ -79,6 +84,12 @@ impl Cloud {
                 let text = "Exceeded maximum number of retries. Exhausted all hosts available for \
                             retrying build failures for instance ";
                 self.fail_build(id, &format!("{text}{id}."), at);
+            }
+            Some(Trouble::BindingFailed) => {
+                self.claim(id, index, at);
+                let text =
+                    "Binding failed for port, please check neutron logs for more information.";
+                self.fail_build(id, text, at);
             }
             Some(Trouble::StuckInBuild) => {
                 self.claim(id, index, at);

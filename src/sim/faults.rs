@@ -114,6 +114,8 @@ pub enum Trouble {
     SpawnError,
     /// The build ends in ERROR: no host is found.
     NoValidHost,
+    /// The build ends in ERROR on its host: its port cannot be bound there.
+    BindingFailed,
     /// The build never ends.
     StuckInBuild,
     /// A delete leaves the server in ERROR.

@@ -40,6 +40,10 @@ pub struct AccountWork {
     pub cloud_id: CloudId,
     /// Sealed credential; `serde_json` of `domain::credential::Credential`.
     pub credential: Sealed,
+    /// When its servers were last listed.
+    pub listed_at: Option<jiff::Timestamp>,
+    /// Since when lists lack the servers of a cell that is down.
+    pub incomplete_since: Option<jiff::Timestamp>,
 }
 
 const COLUMNS: &str = "id, name, spec, generation, phase, inventory, inventory_at, check_wanted";
@@ -81,7 +85,7 @@ pub async fn accounts(
     cloud: CloudId,
 ) -> Result<Vec<AccountWork>, StoreError> {
     let rows = sqlx::query(
-        "SELECT id, cloud_id, credential FROM accounts
+        "SELECT id, cloud_id, credential, listed_at, incomplete_since FROM accounts
          WHERE cloud_id = $1
          ORDER BY project_id NULLS FIRST",
     )
@@ -97,7 +101,7 @@ pub async fn account(
     id: AccountId,
 ) -> Result<Option<AccountWork>, StoreError> {
     let row = sqlx::query(
-        "SELECT id, cloud_id, credential FROM accounts
+        "SELECT id, cloud_id, credential, listed_at, incomplete_since FROM accounts
          WHERE id = $1 AND cloud_id IN (SELECT id FROM clouds WHERE removed_at IS NULL)",
     )
     .bind(id)
@@ -113,7 +117,7 @@ pub async fn account_of(
     project: ProjectId,
 ) -> Result<Option<AccountWork>, StoreError> {
     let row = sqlx::query(
-        "SELECT id, cloud_id, credential FROM accounts
+        "SELECT id, cloud_id, credential, listed_at, incomplete_since FROM accounts
          WHERE cloud_id = $1 AND (project_id = $2 OR project_id IS NULL)
          ORDER BY project_id NULLS LAST
          LIMIT 1",
@@ -130,6 +134,8 @@ fn read_account(row: &PgRow) -> Result<AccountWork, StoreError> {
         id: row.try_get("id")?,
         cloud_id: row.try_get("cloud_id")?,
         credential: row.try_get("credential")?,
+        listed_at: row.try_get::<Option<Ts>, _>("listed_at")?.map(Ts::to_jiff),
+        incomplete_since: row.try_get::<Option<Ts>, _>("incomplete_since")?.map(Ts::to_jiff),
     })
 }
 
@@ -169,17 +175,23 @@ pub async fn write_check(
     Ok(result.rows_affected() == 1)
 }
 
-/// Records that an account's servers were listed.
+/// Records that an account's servers were listed, and whether all of them were.
 pub async fn write_listed(
     tx: &mut Tx,
-    account: AccountId,
+    (account, is_complete): (AccountId, bool),
     now: jiff::Timestamp,
 ) -> Result<(), StoreError> {
-    let result = sqlx::query("UPDATE accounts SET listed_at = $2 WHERE id = $1")
-        .bind(account)
-        .bind(ts(now))
-        .execute(&mut **tx)
-        .await?;
+    let result = sqlx::query(
+        "UPDATE accounts
+         SET listed_at = $2,
+             incomplete_since = CASE WHEN $3 THEN NULL ELSE coalesce(incomplete_since, $2) END
+         WHERE id = $1",
+    )
+    .bind(account)
+    .bind(ts(now))
+    .bind(is_complete)
+    .execute(&mut **tx)
+    .await?;
     expect_rows(&result, 1)
 }
 

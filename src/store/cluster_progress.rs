@@ -50,6 +50,8 @@ pub struct ClusterWork {
     pub vip_address: Option<String>,
     /// When the API first answered.
     pub api_reached_at: Option<jiff::Timestamp>,
+    /// When its Node objects were last listed.
+    pub nodes_listed_at: Option<jiff::Timestamp>,
     /// When the CNI was applied.
     pub base_applied_at: Option<jiff::Timestamp>,
     /// Fine-grained truths.
@@ -107,7 +109,7 @@ pub async fn load(
         "SELECT c.id, c.project_id, c.name, c.desired, c.generation, c.phase, o.spec AS offering,
                 c.control_plane_cloud_id, c.control_plane_count, c.control_plane_flavor,
                 c.network, c.api_server_args, c.vip_port, c.vip_port_id, c.vip_address,
-                c.api_reached_at, c.base_applied_at, c.conditions, c.waiting
+                c.api_reached_at, c.nodes_listed_at, c.base_applied_at, c.conditions, c.waiting
          FROM clusters c
          JOIN offerings o ON o.id = c.offering_id
          WHERE c.id = $1",
@@ -147,6 +149,7 @@ fn read(row: &PgRow) -> Result<ClusterWork, StoreError> {
         vip_port_id: row.try_get("vip_port_id")?,
         vip_address: row.try_get("vip_address")?,
         api_reached_at: at("api_reached_at")?,
+        nodes_listed_at: at("nodes_listed_at")?,
         base_applied_at: at("base_applied_at")?,
         conditions: row.try_get::<Json<_>, _>("conditions")?.0,
         waiting: row.try_get::<Json<_>, _>("waiting")?.0,

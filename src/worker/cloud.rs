@@ -119,14 +119,23 @@ impl Reconciler for CloudWorker {
         let Some(cloud) = clouds.first() else { return Ok(Next::Gone) };
         let accounts = cloud_progress::accounts(context.store.pool(), id).await?;
         let Some(account) = accounts.first() else { return Ok(Next::Settled) };
-        let (checks, inventory) = match context.clouds.client(cloud, account, "check") {
+        let (mut checks, inventory) = match context.clouds.client(cloud, account, "check") {
             Ok(client) => self.look(lease, &client, &cloud.spec).await?,
             Err(error) => (vec![bad("ca_pem", super::describe(&error))], None),
         };
         let is_good = inventory.is_some() && checks.iter().all(|check| check.ok);
+        // Shown, but no reason to stop: what is made elsewhere on the cloud goes on.
+        checks.extend(accounts.iter().filter_map(|account| {
+            let since = account.incomplete_since?;
+            let text =
+                format!("since {since:.0} a part of the cloud is down: lists lack its servers");
+            Some(bad("servers", text))
+        }));
         // A cloud that cannot be reached for a moment is not worse than it was.
-        let is_away =
-            checks.iter().filter(|check| !check.ok).all(|check| check.field == "auth_url");
+        let is_away = checks
+            .iter()
+            .filter(|check| !check.ok)
+            .all(|check| ["auth_url", "servers"].contains(&check.field.as_str()));
         let was_good = cloud.phase == CloudPhase::Ready && cloud.inventory.is_some();
         let phase =
             if is_good || (is_away && was_good) { CloudPhase::Ready } else { CloudPhase::Unusable };

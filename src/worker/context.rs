@@ -13,7 +13,7 @@ use super::crash::{CrashPoints, Point};
 use crate::bootstrap::pki::{Authority, ClientName, ClusterPki, KeyPairPem, Validity};
 use crate::clock::{SharedClock, SharedIds};
 use crate::domain::ids::{ClusterId, InstallId};
-use crate::domain::outside::OutsideError;
+use crate::domain::outside::{OutsideError, OutsideKind};
 use crate::kubernetes::ManagementClient;
 use crate::kubernetes::client::{ClusterAccess, ClusterClient, Connector};
 use crate::store::cluster_progress::{self, ClusterWork};
@@ -169,6 +169,25 @@ impl Context {
         }
         self.crash.at(step, Point::BeforeRecord).await?;
         Ok(answer)
+    }
+
+    /// Has clouds checked now if one of them may not know our credential any more, so that all
+    /// work on it stops, and goes on by itself when it does again.
+    pub(super) async fn doubt(
+        &self,
+        lease: &Lease,
+        clouds: &[crate::domain::ids::CloudId],
+        error: &WorkError,
+    ) -> Result<(), WorkError> {
+        let WorkError::Outside(outside) = error else { return Ok(()) };
+        if outside.kind != OutsideKind::Denied || outside.status != Some(401) {
+            return Ok(());
+        }
+        let mut tx = self.fenced(lease).await?;
+        for cloud in clouds {
+            work::wake(&mut tx, work::WorkKind::Cloud, *cloud, self.now()).await?;
+        }
+        Ok(tx.commit().await?)
     }
 
     /// The cluster's PKI, opened.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::cluster::load::{Loaded, load};
 use super::context::Context;
 use super::labels;
+use super::timeline::{NodeEvent, record_node};
 use super::{Next, Reconciler, WorkError};
 use crate::domain::cluster::ClusterPhase;
 use crate::domain::ids::ClusterId;
@@ -12,8 +13,10 @@ use crate::domain::ledger::Ledger;
 use crate::domain::node::{Desired, Kubelet, Node, NodeStage, Outside};
 use crate::domain::node_view::{NodeView, Readiness};
 use crate::kubernetes::nodes::{DaemonRef, DaemonView};
+use crate::store::events::EventType;
 use crate::store::nodes::NodeRow;
 use crate::store::nodes::observed::{self, SeenObject};
+use crate::store::nodes::progress::{self, Change};
 use crate::store::work::{Lease, ResourceId, WorkKind, wake, wake_all};
 use crate::store::{cluster_progress, migration_progress};
 
@@ -59,6 +62,21 @@ fn judge(loaded: &Loaded, (views, daemons): (&[NodeView], &[DaemonView])) -> Vec
         .collect()
 }
 
+/// Node objects that bear the name of a node of ours whose server is another one, and were not told
+/// of yet. Such a node never counts as ours: it is found by its server.
+fn impostors<'a>(
+    loaded: &'a Loaded,
+    views: &'a [NodeView],
+) -> impl Iterator<Item = (&'a NodeRow, &'a NodeView)> {
+    let of = |row: &'a NodeRow| views.iter().find(|view| view.name == row.node.name);
+    loaded.nodes.iter().filter_map(move |row| {
+        let (view, server) = (of(row)?, row.node.server_id.as_deref()?);
+        let is_known =
+            row.node.trouble.as_ref().is_some_and(|text| text.contains("another server"));
+        (view.server_id() != Some(server) && !is_known).then_some((row, view))
+    })
+}
+
 /// What a node's row should say, given what the cluster says.
 fn seen(
     loaded: &Loaded,
@@ -84,6 +102,10 @@ fn seen(
         is_cordoned: view.is_unschedulable,
         cordon_mark: view.cordoned_by.clone().filter(|_| view.is_unschedulable),
         is_ours: view.name == row.node.name
+            && view
+                .system_uuid
+                .as_ref()
+                .is_none_or(|uuid| Some(uuid) == row.node.server_id.as_ref())
             && view.kubelet_version.trim_start_matches('v') == version,
         is_labelled: labels::are_on(view, row, pool),
         is_kept_wrongly: view.is_kept != labels::is_kept(row, loaded.migration.as_ref()),
@@ -133,6 +155,13 @@ impl Reconciler for ObserveNodes {
         let changed = judge(&loaded, (&views, &daemons));
         let now = context.now();
         let mut tx = context.fenced(lease).await?;
+        for (row, view) in impostors(&loaded, &views) {
+            let text = format!("Node {} says it is another server than ours", view.name);
+            tracing::error!(node.name = %view.name, provider_id = ?view.provider_id, "{text}");
+            progress::write(&mut tx, row.node.id, Change::Trouble(text.clone(), None), now).await?;
+            let event = NodeEvent::new(EventType::Warning, "NodeNotOurs", text);
+            record_node(&mut tx, (&loaded.cluster, row.node.id), event, now).await?;
+        }
         if observed::write_objects(&mut tx, order, (&changed, now)).await? {
             wake(&mut tx, WorkKind::Cluster, id, now).await?;
             let migrations = migration_progress::active_ids(&mut **tx, &[id]).await?;

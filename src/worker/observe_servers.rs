@@ -9,7 +9,7 @@ use crate::domain::node::SERVER_DELETING;
 use crate::openstack::nova::{Server, ServerFilter};
 use crate::store::cloud_progress;
 use crate::store::nodes::observed::{self, SeenServer};
-use crate::store::work::{Lease, ResourceId, WorkKind, wake_all};
+use crate::store::work::{Lease, ResourceId, WorkKind, wake, wake_all};
 
 /// Lists the servers of accounts.
 #[derive(Debug, Clone)]
@@ -37,6 +37,7 @@ impl ObserveServers {
                 _ => server.status.as_str().to_owned(),
             },
             fault: server.fault.as_ref().map(|fault| fault.message.clone()),
+            host: server.host.clone().or_else(|| server.host_id.clone()),
         })
     }
 }
@@ -58,23 +59,29 @@ impl Reconciler for ObserveServers {
             tags: vec![format!("zcp:{}", context.installation.id)],
             ..ServerFilter::default()
         };
-        let list = context.call(lease, "list servers", client.list_servers(&filter)).await??;
-        if !list.is_complete {
-            // A cell is down: what is missing proves nothing.
-            tracing::warn!(cloud.name = %cloud.name, "the list of servers is not complete");
-            return Ok(Next::After(context.settings.busy_period));
+        let list = context.call(lease, "list servers", client.list_servers(&filter)).await?;
+        if let Err(error) = &list {
+            context.doubt(lease, &[account.cloud_id], &error.clone().into()).await?;
         }
+        let list = list?;
+        // While a cell is down, what the list shows is true and what it lacks proves nothing.
+        let is_complete = list.is_complete;
         let seen: Vec<SeenServer> =
             list.servers.iter().filter_map(|server| self.seen(server)).collect();
         let now = context.now();
         let mut tx = context.fenced(lease).await?;
-        let changed = observed::write_servers(&mut tx, id, order, (&seen, now)).await?;
+        let changed =
+            observed::write_servers(&mut tx, (id, order), (&seen, is_complete), now).await?;
         let clusters: Vec<ResourceId> = changed.iter().map(|id| (*id).into()).collect();
         if !clusters.is_empty() {
             wake_all(&mut tx, WorkKind::Cluster, &clusters, now).await?;
             wake_all(&mut tx, WorkKind::ObserveNodes, &clusters, now).await?;
         }
-        cloud_progress::write_listed(&mut tx, id, now).await?;
+        cloud_progress::write_listed(&mut tx, (id, is_complete), now).await?;
+        if is_complete != account.incomplete_since.is_none() {
+            tracing::warn!(cloud.name = %cloud.name, is_complete, "a cell went down or came back");
+            wake(&mut tx, WorkKind::Cloud, cloud.id, now).await?;
+        }
         tx.commit().await?;
         let is_busy = observed::is_busy(context.store.pool(), id).await?;
         let settings = &context.settings;

@@ -33,7 +33,7 @@ enum Scenario {
     Delete,
     /// A pool grows while answers to creates are lost.
     Unclear,
-    /// A cordon of ours that nobody wants.
+    /// A cordon of ours that nobody wants, on a node whose server has stopped.
     Stray,
     /// A port of ours that nobody owns.
     Orphan,
@@ -140,6 +140,9 @@ impl Scenario {
             let body = json!({"metadata": {"annotations": mark}, "spec": {"unschedulable": true}});
             let path = format!("/api/v1/nodes/{name}");
             world.ask_kube(cluster, (Method::PATCH, &path, body)).await;
+            let servers = world.sim.truth().servers;
+            let stopped = servers.iter().find(|one| one.name == name).expect("its server").id;
+            world.sim.with_cloud("east", |cloud, now| cloud.crash_server(stopped, now));
         }
     }
 
@@ -196,7 +199,10 @@ impl Scenario {
                 world.is_ready(cluster).await
             }
             Self::Canary => world.are_canaries_over(cluster).await,
-            Self::Stray => world.cordons(cluster) == 0,
+            Self::Stray => {
+                let servers = world.sim.truth().servers;
+                world.cordons(cluster) == 0 && servers.iter().all(|one| one.status == "ACTIVE")
+            }
             Self::Orphan => world.sim.truth().ports.len() == 3,
             Self::Forward => phase == Some(Phase::Succeeded) && world.is_ready(cluster).await,
             Self::Back => phase == Some(Phase::RolledBack) && world.is_ready(cluster).await,

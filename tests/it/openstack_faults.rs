@@ -62,7 +62,7 @@ async fn a_full_quota_is_no_capacity() {
 }
 
 #[tokio::test]
-async fn a_full_server_group_and_a_full_subnet_are_no_capacity() {
+async fn f24_a_full_subnet_and_a_full_server_group_are_no_capacity() {
     let (subject, _world) = east(|cloud| {
         cloud.quota.server_group_members = 1;
         cloud.addresses = 2;

@@ -11,6 +11,7 @@
 
 mod canary;
 mod ending;
+mod health;
 mod heirs;
 mod nodes;
 
@@ -20,6 +21,7 @@ use std::fmt;
 use jiff::{SignedDuration, Timestamp};
 
 pub use canary::Canary;
+pub use health::STUCK;
 
 use super::Plan;
 use super::pool::{Pool, Wanted, wanted};
@@ -74,6 +76,8 @@ pub struct Cluster {
     pub has_api: bool,
     /// The CNI was applied.
     pub has_base: bool,
+    /// When its Node objects were last listed.
+    pub listed_at: Option<Timestamp>,
 }
 
 /// What matters of a cloud.
@@ -85,6 +89,8 @@ pub struct Cloud {
     pub is_ready: bool,
     /// Most servers in one server group.
     pub group_size: u32,
+    /// When all its servers were last listed; `None` while a part of it is down.
+    pub listed_at: Option<Timestamp>,
 }
 
 /// A server group.
@@ -160,6 +166,8 @@ pub enum Step {
     FailNode(NodeId),
     /// Deletes the node's server.
     DeleteServer(NodeId),
+    /// Starts a server that has stopped.
+    StartServer(NodeId),
     /// Asks whether a server that lists do not show is gone.
     ConfirmServer(NodeId),
     /// Deletes the node's port.

@@ -18,7 +18,7 @@ impl Planner<'_> {
             let is_there = node.server == Outside::Present && Self::broken(node).is_none();
             let step = if is_there { Step::FailNode(node.id) } else { Step::Replace(node.id) };
             self.plan.step(step, trouble);
-        } else {
+        } else if !self.ailing(node) {
             self.coming(node);
         }
     }
@@ -70,7 +70,8 @@ impl Planner<'_> {
             self.plan.wait("workers wait for the API server");
             return;
         }
-        if !self.cloud_is_ready(node.cloud_id) {
+        if !self.cloud_is_ready(node.cloud_id) || self.hides_servers(node) || self.asks_later(node)
+        {
             return;
         }
         if node.port != Outside::Present {
@@ -110,8 +111,10 @@ impl Planner<'_> {
             return false;
         }
         match node.role {
-            Role::Worker | Role::Canary if node.token != Outside::Present => {
-                let why = format!("{} has no bootstrap token", node.name);
+            Role::Worker | Role::Canary
+                if node.token != Outside::Present || self.token_ends(node) =>
+            {
+                let why = format!("{} has no bootstrap token that lasts", node.name);
                 self.plan.step(Step::EnsureToken(node.id), why);
                 false
             }
@@ -132,7 +135,8 @@ impl Planner<'_> {
             self.plan.wait("further control-plane members wait for the first");
             return false;
         }
-        if node.member != Some(0) && node.token != Outside::Present {
+        let has_token = node.token == Outside::Present && !self.token_ends(node);
+        if node.member != Some(0) && !has_token {
             let why = format!("{} has no bootstrap token", node.name);
             self.plan.step(Step::EnsureToken(node.id), why);
             return false;
@@ -142,7 +146,14 @@ impl Planner<'_> {
 
     /// A node whose server is there.
     fn joining(&mut self, node: &Node) {
-        if node.server_missing_since.is_some() {
+        if node.token == Outside::Present
+            && node.object != Outside::Present
+            && self.token_ends(node)
+        {
+            let why = format!("the bootstrap token of {} is about to end", node.name);
+            self.plan.step(Step::EnsureToken(node.id), why);
+        }
+        if node.server_missing_since.is_some() || is_shown_gone(node) {
             let why = format!("lists do not show the server of {}", node.name);
             self.plan.step(Step::ConfirmServer(node.id), why);
         }
@@ -171,11 +182,15 @@ impl Planner<'_> {
     fn going(&mut self, node: &Node) {
         if self.must_drain(node) {
             self.plan.step(Step::DrainNode(node.id), format!("{} is not wanted", node.name));
-        } else if node.server == Outside::Deleting && node.server_missing_since.is_some() {
+        } else if node.server == Outside::Deleting
+            && (node.server_missing_since.is_some() || is_shown_gone(node))
+        {
             let why = format!("lists do not show the server of {} any more", node.name);
             self.plan.step(Step::ConfirmServer(node.id), why);
         } else if node.lives_on() {
             let why = format!("the server of {} lives though it was to be deleted", node.name);
+            self.plan.step(Step::DeleteServer(node.id), why);
+        } else if let Some(why) = self.stuck(node) {
             self.plan.step(Step::DeleteServer(node.id), why);
         } else if node.server == Outside::Deleting {
             self.plan.wait(format!("the server of {} is being deleted", node.name));
@@ -215,4 +230,10 @@ impl Planner<'_> {
             self.plan.step(Step::CloseNode(node.id), format!("nothing of {} is left", node.name));
         }
     }
+}
+
+/// Whether lists show the server as one that is gone, though not for its cloud's books: a cloud
+/// may keep what was deleted for some days.
+fn is_shown_gone(node: &Node) -> bool {
+    node.server_status.as_ref().is_some_and(ServerStatus::is_gone)
 }

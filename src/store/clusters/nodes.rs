@@ -98,6 +98,7 @@ fn node(row: &Reader<'_>) -> Result<Node, StoreError> {
                 row.get("predecessor_serves")?,
             ),
         },
+        signs: crate::domain::node::Signs::default(),
     })
 }
 

@@ -20,7 +20,7 @@ use super::{StoreError, Ts, Tx, expect_rows, ts};
 use crate::domain::ids::{AccountId, CloudId, ClusterId, MigrationId, NodeId, PoolId};
 use crate::domain::inventory::ServerStatus;
 use crate::domain::ledger::Ledger;
-use crate::domain::node::{Blocker, Desired, Drain, Kubelet, Lineage, Node, Outside, Role};
+use crate::domain::node::{Blocker, Desired, Drain, Kubelet, Lineage, Node, Outside, Role, Signs};
 
 /// A node with what only workers need.
 #[derive(Debug, Clone)]
@@ -59,7 +59,9 @@ const COLUMNS: &str = "id, cluster_id, pool_id, cloud_id, account_id, role, memb
     zone, network, security_group, image, job_id, desired, attempt, not_before, trouble, created_at, port, port_id, address,
     group_id, server, server_id, server_intent_at, server_looked_at, server_status, server_fault,
     server_missing_since, secret, token, object, object_uid, kubelet, usable_at, drain,
-    drain_started_at, was_cordoned, blockers, predecessor_id, heir_id, ledger, carried,
+    drain_started_at, was_cordoned, blockers, server_creates, server_deleting_since,
+    server_delete_sent_at, server_hidden_at, server_started_at, unready_since, token_until,
+    predecessor_id, heir_id, ledger, carried,
     (SELECT p.ledger FROM nodes AS p WHERE p.id = nodes.predecessor_id) AS heritage,
     (SELECT p.drain = 'idle' AND p.desired = 'present' FROM nodes AS p
      WHERE p.id = nodes.predecessor_id) AS predecessor_serves";
@@ -173,6 +175,20 @@ fn read_node(row: &PgRow) -> Result<Node, StoreError> {
                 row.try_get("predecessor_serves")?,
             ),
         },
+        signs: read_signs(row)?,
+    })
+}
+
+fn read_signs(row: &PgRow) -> Result<Signs, StoreError> {
+    let creates: i32 = row.try_get("server_creates")?;
+    Ok(Signs {
+        creates: u32::try_from(creates).unwrap_or(0),
+        deleting_since: at(row, "server_deleting_since")?,
+        delete_sent_at: at(row, "server_delete_sent_at")?,
+        hidden_at: at(row, "server_hidden_at")?,
+        started_at: at(row, "server_started_at")?,
+        unready_since: at(row, "unready_since")?,
+        token_until: at(row, "token_until")?,
     })
 }
 
@@ -277,22 +293,50 @@ pub async fn insert(tx: &mut Tx, new: NewNodeRow) -> Result<(), StoreError> {
     expect_rows(&result, 1)
 }
 
-/// Servers on a cloud that may be building. Locks the cloud's row first, so that two replicas do
-/// not both take the last slot; the lock ends with the transaction that records the intent.
-pub async fn builds_in_flight(tx: &mut Tx, cloud: CloudId) -> Result<i64, StoreError> {
+/// Whether one more server of a cluster may be built on a cloud that takes `slots` at once. Locks
+/// the cloud's row first, so that two replicas do not both take the last slot; the lock ends with
+/// the transaction that records the intent.
+///
+/// While servers of other clusters wait for a slot too, each cluster has its share of them: a pool
+/// of two hundred does not keep a pool of one waiting for an hour. Who waits looks every few
+/// seconds; a cluster that is stopped or waits for something else has no share.
+pub async fn has_build_slot(
+    tx: &mut Tx,
+    (cloud, cluster): (CloudId, ClusterId),
+    slots: u32,
+    now: jiff::Timestamp,
+) -> Result<bool, StoreError> {
     sqlx::query("SELECT 1 FROM clouds WHERE id = $1 FOR UPDATE")
         .bind(cloud)
         .fetch_optional(&mut **tx)
         .await?;
     let row = sqlx::query(
-        "SELECT count(*)
-         FROM nodes
-         WHERE cloud_id = $1 AND closed_at IS NULL
-           AND (server = 'unknown'
-                OR server = 'present' AND (server_status IS NULL OR server_status = 'BUILD'))",
+        "SELECT count(*) FILTER (WHERE is_building) AS building,
+                count(*) FILTER (WHERE is_building AND cluster_id = $2) AS ours,
+                count(DISTINCT cluster_id) FILTER (WHERE is_waiting AND cluster_id <> $2) AS others
+         FROM (
+             SELECT cluster_id,
+                    server = 'unknown' OR server = 'present'
+                        AND (server_status IS NULL OR server_status = 'BUILD') AS is_building,
+                    server = 'never' AND port = 'present' AND token = 'present'
+                        AND desired = 'present' AND trouble IS NULL
+                        AND (not_before IS NULL OR not_before <= $3)
+                        AND EXISTS (
+                            SELECT 1 FROM work_items
+                            WHERE kind = 'cluster' AND resource_id = cluster_id AND enabled
+                              AND due_at <= $3 + interval '10 seconds') AS is_waiting
+             FROM nodes
+             WHERE cloud_id = $1 AND closed_at IS NULL
+         ) AS open",
     )
     .bind(cloud)
+    .bind(cluster)
+    .bind(ts(now))
     .fetch_one(&mut **tx)
     .await?;
-    Ok(row.try_get(0)?)
+    let (building, ours, others): (i64, i64, i64) =
+        (row.try_get("building")?, row.try_get("ours")?, row.try_get("others")?);
+    let slots = i64::from(slots);
+    let share = (slots + others) / (others + 1);
+    Ok(building < slots && (others == 0 || ours < share))
 }

@@ -1,7 +1,5 @@
 //! What full lists of servers and Node objects say, written over the rows that are older.
 
-use std::collections::BTreeMap;
-
 use sqlx::types::Json;
 use sqlx::{PgExecutor, Row};
 
@@ -32,38 +30,45 @@ pub struct SeenServer {
     pub status: String,
     /// Its fault.
     pub fault: Option<String>,
+    /// Where it is: its host's name, or what an ordinary credential sees of it.
+    pub host: Option<String>,
 }
 
-/// Writes a complete list of an account's servers. Returns the clusters of the nodes that changed.
+/// Writes a list of an account's servers; what is missing in it counts only if it is complete. Returns the clusters of the nodes that changed.
 ///
 /// A row that was written after the list began is left alone. A server that should be there and
 /// is not in the list is marked missing; the cluster worker asks for it by id before it believes
 /// that.
 pub async fn write_servers(
     tx: &mut Tx,
-    account: AccountId,
-    order: ListOrder,
-    (seen, now): (&[SeenServer], jiff::Timestamp),
+    (account, order): (AccountId, ListOrder),
+    (seen, is_complete): (&[SeenServer], bool),
+    now: jiff::Timestamp,
 ) -> Result<Vec<ClusterId>, StoreError> {
-    let by_node: BTreeMap<NodeId, &SeenServer> = seen.iter().map(|s| (s.node, s)).collect();
-    let values: Vec<&SeenServer> = by_node.values().copied().collect();
+    // A copy that somebody made of a server bears its marks, too: the id tells which is ours.
     let mut changed: Vec<ClusterId> = sqlx::query(
         "UPDATE nodes AS n
-         SET server_status = s.status, server_fault = s.fault, server_missing_since = NULL
-         FROM unnest($3::uuid[], $4::text[], $5::text[], $6::text[])
-             AS s (node_id, server_id, status, fault)
+         SET server_status = s.status,
+             server_fault = s.fault,
+             server_host = coalesce(s.host, n.server_host),
+             server_missing_since = NULL,
+             server_hidden_at = NULL
+         FROM unnest($3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[])
+             AS s (node_id, server_id, status, fault, host)
          WHERE n.id = s.node_id AND n.account_id = $1 AND n.closed_at IS NULL
            AND n.server_order < $2 AND n.server_id = s.server_id
-           AND (n.server_status, n.server_fault, n.server_missing_since)
-               IS DISTINCT FROM (s.status, s.fault, NULL)
+           AND (n.server_status, n.server_fault, n.server_missing_since, n.server_hidden_at,
+                n.server_host)
+               IS DISTINCT FROM (s.status, s.fault, NULL, NULL, coalesce(s.host, n.server_host))
          RETURNING n.cluster_id",
     )
     .bind(account)
     .bind(order.0)
-    .bind(values.iter().map(|s| s.node.0).collect::<Vec<_>>())
-    .bind(values.iter().map(|s| s.server_id.clone()).collect::<Vec<_>>())
-    .bind(values.iter().map(|s| s.status.clone()).collect::<Vec<_>>())
-    .bind(values.iter().map(|s| s.fault.clone()).collect::<Vec<_>>())
+    .bind(seen.iter().map(|s| s.node.0).collect::<Vec<_>>())
+    .bind(seen.iter().map(|s| s.server_id.clone()).collect::<Vec<_>>())
+    .bind(seen.iter().map(|s| s.status.clone()).collect::<Vec<_>>())
+    .bind(seen.iter().map(|s| s.fault.clone()).collect::<Vec<_>>())
+    .bind(seen.iter().map(|s| s.host.clone()).collect::<Vec<_>>())
     .fetch_all(&mut **tx)
     .await?
     .iter()
@@ -72,7 +77,7 @@ pub async fn write_servers(
     let missing = sqlx::query(
         "UPDATE nodes
          SET server_missing_since = $4
-         WHERE account_id = $1 AND closed_at IS NULL AND server_order < $2
+         WHERE $5 AND account_id = $1 AND closed_at IS NULL AND server_order < $2
            AND server IN ('present', 'deleting') AND server_missing_since IS NULL
            AND NOT (server_id = ANY($3))
          RETURNING cluster_id",
@@ -81,6 +86,7 @@ pub async fn write_servers(
     .bind(order.0)
     .bind(seen.iter().map(|s| s.server_id.clone()).collect::<Vec<_>>())
     .bind(ts(now))
+    .bind(is_complete)
     .fetch_all(&mut **tx)
     .await?;
     for row in &missing {
@@ -140,6 +146,9 @@ pub async fn write_objects(
                      ELSE $3 END,
                  object_uid = coalesce($4, object_uid),
                  kubelet = $5,
+                 unready_since = CASE
+                     WHEN usable_at IS NULL OR $9 THEN NULL
+                     ELSE coalesce(unready_since, $7) END,
                  usable_at = CASE WHEN $6 THEN coalesce(usable_at, $7) ELSE usable_at END,
                  ledger = coalesce($8, ledger)
              WHERE id = $1 AND object_order < $2",
@@ -152,6 +161,7 @@ pub async fn write_objects(
         .bind(one.is_usable)
         .bind(ts(now))
         .bind(one.ledger.as_ref().map(Json))
+        .bind(one.uid.is_some() && one.kubelet.is_ready)
         .execute(&mut **tx)
         .await?;
         changed += result.rows_affected();
@@ -169,4 +179,26 @@ pub fn differs(row: &NodeRow, seen: &SeenObject) -> bool {
         || row.object_uid.as_ref() != seen.uid.as_ref().or(row.object_uid.as_ref())
         || (seen.is_usable && row.node.usable_at.is_none())
         || seen.ledger.as_ref().is_some_and(|ledger| *ledger != row.ledger)
+}
+
+/// Servers of an account that ended in ERROR on the host of this node's server since then, its own
+/// included, and what the cloud calls the host.
+pub async fn failures_on_host(
+    tx: &mut Tx,
+    id: NodeId,
+    since: jiff::Timestamp,
+) -> Result<Option<(String, i64)>, StoreError> {
+    let row = sqlx::query(
+        "SELECT n.server_host AS host,
+                (SELECT count(*) FROM nodes AS other
+                 WHERE other.account_id = n.account_id AND other.server_host = n.server_host
+                   AND other.server_status = 'ERROR' AND other.server_intent_at >= $2) AS failures
+         FROM nodes AS n
+         WHERE n.id = $1 AND n.server_host IS NOT NULL",
+    )
+    .bind(id)
+    .bind(ts(since))
+    .fetch_optional(&mut **tx)
+    .await?;
+    row.map(|row| Ok((row.try_get("host")?, row.try_get("failures")?))).transpose()
 }

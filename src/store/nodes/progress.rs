@@ -22,6 +22,8 @@ pub enum Change {
     ServerIntent(jiff::Timestamp, jiff::Timestamp),
     /// The server of an unclear call was looked for and not found, the first time.
     ServerLookedFor(jiff::Timestamp),
+    /// The server of an unclear call was not found: the call is made again.
+    ServerAgain,
     /// Surely no server was made: the call was refused.
     ServerRefused,
     /// The server is there.
@@ -30,10 +32,14 @@ pub enum Change {
     ServerDeleting,
     /// Nothing is left of the server.
     ServerGone,
-    /// Lists lied: the server is there.
-    ServerFound,
+    /// Lists lied: the server is there, in this state, with this fault.
+    ServerFound(String, Option<String>),
+    /// The server had stopped and was started.
+    ServerStarted,
     /// What is true of the bootstrap token.
     Token(Outside),
+    /// The bootstrap token is there until then.
+    TokenMade(jiff::Timestamp),
     /// The Node object is gone.
     ObjectGone,
     /// Labels and taints of the pool were put on the Node object.
@@ -93,6 +99,14 @@ fn query(id: NodeId, change: Change, now: Ts) -> Query {
         Change::PortGone => sqlx::query("UPDATE nodes SET port = 'gone' WHERE id = $1").bind(id),
         Change::Token(state) => {
             sqlx::query("UPDATE nodes SET token = $2 WHERE id = $1").bind(id).bind(state.as_str())
+        }
+        Change::TokenMade(until) => {
+            sqlx::query("UPDATE nodes SET token = 'present', token_until = $2 WHERE id = $1")
+                .bind(id)
+                .bind(ts(until))
+        }
+        Change::ServerFound(..) | Change::ServerDeleting | Change::ServerStarted => {
+            timed_server_query(id, change, now)
         }
         Change::ObjectGone => sqlx::query(
             "UPDATE nodes SET object = 'gone', object_order = nextval('outside_order')
@@ -171,6 +185,7 @@ fn server_query(id: NodeId, change: Change) -> Query {
                  server_looked_at = NULL,
                  bundle_expires_at = $3,
                  trouble = NULL,
+                 server_creates = server_creates + 1,
                  server_order = nextval('outside_order')
              WHERE id = $1",
         )
@@ -184,10 +199,17 @@ fn server_query(id: NodeId, change: Change) -> Query {
         .bind(ts(at)),
         Change::ServerRefused => sqlx::query(
             "UPDATE nodes
-             SET server = 'never', server_looked_at = NULL, server_order = nextval('outside_order')
+             SET server = 'never',
+                 server_looked_at = NULL,
+                 server_creates = greatest(server_creates - 1, 0),
+                 server_order = nextval('outside_order')
              WHERE id = $1",
         )
         .bind(id),
+        Change::ServerAgain => {
+            sqlx::query("UPDATE nodes SET server_creates = server_creates + 1 WHERE id = $1")
+                .bind(id)
+        }
         Change::ServerMade(server) => sqlx::query(
             "UPDATE nodes
              SET server = 'present',
@@ -199,26 +221,44 @@ fn server_query(id: NodeId, change: Change) -> Query {
         )
         .bind(id)
         .bind(server),
-        Change::ServerDeleting => sqlx::query(
-            "UPDATE nodes
-             SET server = 'deleting',
-                 server_status = NULL,
-                 server_missing_since = NULL,
-                 server_order = nextval('outside_order')
-             WHERE id = $1",
-        )
-        .bind(id),
-        Change::ServerFound => sqlx::query(
-            "UPDATE nodes
-             SET server_missing_since = NULL, server_order = nextval('outside_order')
-             WHERE id = $1",
-        )
-        .bind(id),
         _ => sqlx::query(
             "UPDATE nodes SET server = 'gone', server_order = nextval('outside_order')
              WHERE id = $1",
         )
         .bind(id),
+    }
+}
+
+fn timed_server_query(id: NodeId, change: Change, now: Ts) -> Query {
+    match change {
+        Change::ServerDeleting => sqlx::query(
+            "UPDATE nodes
+             SET server = 'deleting',
+                 server_status = NULL,
+                 server_missing_since = NULL,
+                 server_deleting_since = coalesce(server_deleting_since, $2),
+                 server_delete_sent_at = $2,
+                 server_order = nextval('outside_order')
+             WHERE id = $1",
+        )
+        .bind(id)
+        .bind(now),
+        Change::ServerFound(status, fault) => sqlx::query(
+            "UPDATE nodes
+             SET server_missing_since = NULL,
+                 server_hidden_at = $2,
+                 server_status = $3,
+                 server_fault = $4,
+                 server_order = nextval('outside_order')
+             WHERE id = $1",
+        )
+        .bind(id)
+        .bind(now)
+        .bind(status)
+        .bind(fault),
+        _ => {
+            sqlx::query("UPDATE nodes SET server_started_at = $2 WHERE id = $1").bind(id).bind(now)
+        }
     }
 }
 

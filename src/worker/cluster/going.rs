@@ -3,9 +3,10 @@
 use super::load::Loaded;
 use super::{ClusterWorker, Done};
 use crate::domain::harm::Facts;
-use crate::domain::node::{Desired, Drain, Outside, Role};
+use crate::domain::node::{Desired, Drain, Outside, Role, SERVER_DELETING};
 use crate::domain::node_view::NodeRef;
 use crate::domain::outside::{OutsideKind, absent_is_done};
+use crate::plan::cluster::STUCK;
 use crate::store::cluster_progress::{self, Change as ClusterChange};
 use crate::store::events::EventType;
 use crate::store::groups;
@@ -122,6 +123,14 @@ impl ClusterWorker {
             format!("server {id} of {} is being deleted", node.name),
         );
         record_node(&mut tx, (&loaded.cluster, node.id), event, now).await?;
+        let stuck = |since: &jiff::Timestamp| now.duration_since(*since) >= STUCK;
+        if let Some(since) = node.signs.deleting_since.filter(stuck) {
+            let minutes = now.duration_since(since).as_mins();
+            let text = format!("server {id} of {} is not gone after {minutes} min", node.name);
+            tracing::error!(server.id = %id, "{text}: somebody must look at it");
+            let event = NodeEvent::new(EventType::Warning, "DeleteStuck", text);
+            record_node(&mut tx, (&loaded.cluster, node.id), event, now).await?;
+        }
         let at = now + soon.unwrap_or_default();
         wake_at(&mut tx, WorkKind::ObserveServers, row.account_id, at).await?;
         tx.commit().await?;
@@ -164,18 +173,26 @@ impl ClusterWorker {
         row: &NodeRow,
     ) -> Result<Done, WorkError> {
         let node = &row.node;
-        let (Some(id), Some(since)) = (&node.server_id, node.server_missing_since) else {
-            return Ok(Done::Progress);
-        };
+        let Some(id) = &node.server_id else { return Ok(Done::Progress) };
         let we_deleted_it = node.server == Outside::Deleting;
-        let missing = self.context.now().duration_since(since);
-        if !we_deleted_it && missing < MISSING_WAIT {
-            return Ok(Done::Wait((MISSING_WAIT - missing).unsigned_abs()));
+        // A list that shows it as deleted needs no second one.
+        if let Some(since) = node.server_missing_since.filter(|_| !we_deleted_it) {
+            let missing = self.context.now().duration_since(since);
+            if missing < MISSING_WAIT {
+                return Ok(Done::Wait((MISSING_WAIT - missing).unsigned_abs()));
+            }
         }
         let client = loaded.client(&self.context, node.cloud_id)?;
         let found = self.context.call(lease, "confirm server", client.server(id)).await??;
         let change = match found {
-            Some(server) if !server.status.is_gone() => Change::ServerFound,
+            Some(server) if !server.status.is_gone() => {
+                let status = match server.task_state.as_deref() {
+                    Some("deleting") => SERVER_DELETING,
+                    _ => server.status.as_str(),
+                };
+                let fault = server.fault.map(|fault| fault.message);
+                Change::ServerFound(status.to_owned(), fault)
+            }
             _ => Change::ServerGone,
         };
         self.write(lease, node, change).await?;

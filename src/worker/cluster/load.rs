@@ -200,13 +200,14 @@ fn fill(loaded: &mut Loaded) {
     loaded.snapshot.clouds = loaded
         .clouds
         .values()
-        .map(|(cloud, _)| {
+        .map(|(cloud, account)| {
             let quota = cloud.inventory.as_ref().map(|i| i.quotas.server_group_members);
             let size = quota.and_then(|quota| quota.limit).and_then(|n| u32::try_from(n).ok());
             let plan = Cloud {
                 name: cloud.name.clone(),
                 is_ready: cloud.phase == CloudPhase::Ready,
                 group_size: size.unwrap_or(GROUP_SIZE),
+                listed_at: account.listed_at.filter(|_| account.incomplete_since.is_none()),
             };
             (cloud.id, plan)
         })

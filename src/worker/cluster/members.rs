@@ -83,7 +83,7 @@ impl ClusterWorker {
         self.write(lease, &row.node, Change::Token(Outside::Unknown)).await?;
         let ensure = client.ensure_bootstrap_token(&token, until, &about);
         self.context.call(lease, "ensure token", ensure).await??;
-        self.write(lease, &row.node, Change::Token(Outside::Present)).await?;
+        self.write(lease, &row.node, Change::TokenMade(until)).await?;
         Ok(Done::Progress)
     }
 

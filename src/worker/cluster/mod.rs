@@ -114,14 +114,15 @@ impl ClusterWorker {
         );
         match step {
             Step::AddNode(new) => self.add_node(lease, loaded, new).await,
-            Step::Dismiss(node) => self.dismiss(lease, loaded.node(*node)?, reason).await,
-            Step::Replace(node) => self.replace(lease, loaded.node(*node)?, reason).await,
+            Step::Dismiss(node) => self.dismiss(lease, loaded, (loaded.node(*node)?, reason)).await,
+            Step::Replace(node) => self.replace(lease, loaded, (loaded.node(*node)?, reason)).await,
             Step::EnsureVipPort => self.ensure_vip_port(lease, loaded).await,
             Step::EnsureGroup(group) => self.ensure_group(lease, loaded, *group).await,
             Step::EnsurePort(node) => self.ensure_port(lease, loaded, loaded.node(*node)?).await,
             Step::EnsureServer(node) => {
                 self.ensure_server(lease, loaded, loaded.node(*node)?).await
             }
+            Step::StartServer(node) => self.start_server(lease, loaded, loaded.node(*node)?).await,
             Step::CheckApi => self.check_api(lease, loaded).await,
             Step::ApplyBase => self.apply_base(lease, loaded).await,
             Step::EnsureToken(node) => self.ensure_token(lease, loaded, loaded.node(*node)?).await,
@@ -242,6 +243,8 @@ impl Reconciler for ClusterWorker {
                 Err(error @ (WorkError::LeaseLost | WorkError::Crashed(_))) => return Err(error),
                 Err(error) => {
                     self.report(lease, &loaded, (&plan.waiting, Some(&error))).await?;
+                    let clouds: Vec<_> = loaded.clouds.keys().copied().collect();
+                    self.context.doubt(lease, &clouds, &error).await?;
                     return Err(error);
                 }
             }

@@ -5,19 +5,25 @@ use secrecy::ExposeSecret;
 use super::{ClusterWorker, Done};
 use crate::bootstrap::tokens;
 use crate::domain::ids::NodeId;
-use crate::domain::node::{Desired, Role};
+use crate::domain::inventory::ServerStatus;
+use crate::domain::node::{Desired, Outside, Role};
 use crate::plan::cluster::NewNode;
 use crate::plan::resolve;
 use crate::store::cluster_progress;
 use crate::store::events::EventType;
 use crate::store::nodes::progress::Change;
-use crate::store::nodes::{self, NewNodeRow, NodeRow, heirs, progress};
+use crate::store::nodes::{self, NewNodeRow, NodeRow, heirs, observed, progress};
 use crate::store::seal::{Place, Sealed};
 use crate::store::work::{Lease, WorkKind, wake_all};
-use crate::store::{canaries, groups, migration_progress};
+use crate::store::{Tx, canaries, groups, migration_progress};
 use crate::worker::WorkError;
 use crate::worker::cluster::load::Loaded;
 use crate::worker::timeline::{NodeEvent, record_node};
+
+/// Failed servers on one host after which the host is suspected.
+const HOST_FAILURES: i64 = 3;
+/// How long a failure is remembered.
+const HOST_MEMORY: jiff::SignedDuration = jiff::SignedDuration::from_hours(24);
 
 /// The secrets of a node, as they are sealed in its row.
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -107,29 +113,69 @@ impl ClusterWorker {
     pub(super) async fn replace(
         &self,
         lease: &Lease,
-        row: &NodeRow,
-        why: &str,
+        loaded: &Loaded,
+        (row, why): (&NodeRow, &str),
     ) -> Result<Done, WorkError> {
         let now = self.context.now();
         let mut tx = self.context.fenced(lease).await?;
         progress::write(&mut tx, row.node.id, Change::Lost(why.to_owned()), now).await?;
+        self.tell_why(&mut tx, loaded, (row, why)).await?;
         tx.commit().await?;
         Ok(Done::Progress)
+    }
+
+    /// Tells of a node that is given up though nobody asked for that, and of the host it was on.
+    async fn tell_why(
+        &self,
+        tx: &mut Tx,
+        loaded: &Loaded,
+        (row, why): (&NodeRow, &str),
+    ) -> Result<(), WorkError> {
+        if row.node.server_status == Some(ServerStatus::Error) {
+            self.suspect_host(tx, loaded, row).await?;
+        }
+        if row.node.signs.unready_since.is_some() || row.node.server == Outside::Gone {
+            let text = format!("{} is replaced: {why}", row.node.name);
+            let event = NodeEvent::new(EventType::Warning, "NodeReplaced", text);
+            record_node(tx, (&loaded.cluster, row.node.id), event, self.context.now()).await?;
+        }
+        Ok(())
     }
 
     /// Wants a node absent. One way.
     pub(super) async fn dismiss(
         &self,
         lease: &Lease,
-        row: &NodeRow,
-        why: &str,
+        loaded: &Loaded,
+        (row, why): (&NodeRow, &str),
     ) -> Result<Done, WorkError> {
         let now = self.context.now();
         let mut tx = self.context.fenced(lease).await?;
         progress::write(&mut tx, row.node.id, Change::Dismiss(why.to_owned()), now).await?;
         heirs::give_up(&mut tx, row.node.id).await?;
+        self.tell_why(&mut tx, loaded, (row, why)).await?;
         tx.commit().await?;
         Ok(Done::Progress)
+    }
+
+    /// Tells of a host on which one server after the other fails: another try may land there, too.
+    async fn suspect_host(
+        &self,
+        tx: &mut Tx,
+        loaded: &Loaded,
+        row: &NodeRow,
+    ) -> Result<(), WorkError> {
+        let now = self.context.now();
+        let failed = observed::failures_on_host(tx, row.node.id, now - HOST_MEMORY).await?;
+        let Some((host, failures)) = failed.filter(|(_, failures)| *failures >= HOST_FAILURES)
+        else {
+            return Ok(());
+        };
+        let (cloud, _) = loaded.cloud(row.node.cloud_id)?;
+        let text = format!("{failures} servers in a row failed on host {host} of {}", cloud.name);
+        tracing::error!(cloud.name = %cloud.name, host, "{text}: somebody must look at it");
+        let event = NodeEvent::new(EventType::Warning, "HostSuspect", text);
+        Ok(record_node(tx, (&loaded.cluster, row.node.id), event, now).await?)
     }
 
     pub(super) async fn close_node(&self, lease: &Lease, row: &NodeRow) -> Result<Done, WorkError> {

@@ -31,7 +31,7 @@ use crate::plan::resolve;
 use crate::store::cloud_progress::CloudWork;
 use crate::store::events::EventType;
 use crate::store::nodes::progress::{self, Change};
-use crate::store::nodes::{NodeRow, builds_in_flight};
+use crate::store::nodes::{NodeRow, has_build_slot};
 use crate::store::seal::Place;
 use crate::store::work::{Lease, WorkKind, wake_at};
 use crate::store::{cluster_progress, groups};
@@ -41,7 +41,10 @@ use crate::worker::timeline::{NodeEvent, record_node};
 /// Life of a bundle token, from the moment its server is ordered.
 const BUNDLE_LIFE: jiff::SignedDuration = jiff::SignedDuration::from_mins(20);
 /// How long a node waits after its cloud had no room for it.
-const NO_ROOM_WAIT: jiff::SignedDuration = jiff::SignedDuration::from_mins(1);
+const NO_ROOM_WAIT: jiff::SignedDuration = jiff::SignedDuration::from_mins(5);
+/// Calls that one server may cost: each was sent, answered unclearly, and nothing was found. More
+/// would be a loop that only the quota ends.
+const CREATES: u32 = 3;
 /// How long a step waits for a free build slot; a server that becomes ACTIVE wakes it sooner.
 const SLOT_WAIT: std::time::Duration = std::time::Duration::from_secs(5);
 
@@ -210,8 +213,8 @@ impl ClusterWorker {
         let (cloud, _) = loaded.cloud(node.cloud_id)?;
         let now = self.context.now();
         let mut tx = self.context.fenced(lease).await?;
-        let slots = i64::from(cloud.spec.limits.builds_in_flight);
-        if builds_in_flight(&mut tx, node.cloud_id).await? >= slots {
+        let slots = cloud.spec.limits.builds_in_flight;
+        if !has_build_slot(&mut tx, (node.cloud_id, node.cluster_id), slots, now).await? {
             return Ok(Done::Wait(SLOT_WAIT));
         }
         let intent = Change::ServerIntent(now, now + BUNDLE_LIFE);
@@ -237,12 +240,18 @@ impl ClusterWorker {
         let ours: Vec<&Server> = found
             .iter()
             .filter(|s| s.mark("zcp.node") == Some(&id) && s.mark("zcp.install") == Some(&install))
+            .filter(|s| !s.status.is_gone())
             .collect();
         // A second boot on the same port ends in ERROR: the living one is ours, and the dead one
         // is the sweep's.
         let best = ours.iter().find(|s| s.status != ServerStatus::Error).or(ours.first());
         if let Some(server) = best {
             return self.made(lease, loaded, (row, server.id.clone())).await;
+        }
+        let is_foreign = |s: &&Server| s.mark("zcp.node") != Some(&id) && !s.status.is_gone();
+        if let Some(twin) = found.iter().find(is_foreign) {
+            let text = format!("server {} of the same name is not ours: nothing is made", twin.id);
+            return self.give_up(lease, loaded, (row, text)).await;
         }
         let now = self.context.now();
         let wait = self.context.settings.unclear_wait;
@@ -255,11 +264,37 @@ impl ClusterWorker {
                 Ok(Done::Wait(wait))
             }
             Some(until) if now < until => Ok(Done::Wait(until.duration_since(now).unsigned_abs())),
+            Some(_) if node.signs.creates >= CREATES => {
+                let text = format!("asked for {CREATES} times, and no server is to be found");
+                self.give_up(lease, loaded, (row, text)).await
+            }
             Some(_) => {
                 let new = self.new_server(loaded, row).await?;
+                self.write(lease, node, Change::ServerAgain).await?;
                 self.create_server(lease, loaded, (row, new)).await
             }
         }
+    }
+
+    /// Nothing more is tried for a node until its row is replaced; somebody must look.
+    async fn give_up(
+        &self,
+        lease: &Lease,
+        loaded: &Loaded,
+        (row, text): (&NodeRow, String),
+    ) -> Result<Done, WorkError> {
+        let node = &row.node;
+        if node.trouble.as_ref() != Some(&text) {
+            let now = self.context.now();
+            tracing::error!(node.name = %node.name, "{}: {text}; somebody must look", node.name);
+            let mut tx = self.context.fenced(lease).await?;
+            progress::write(&mut tx, node.id, Change::Trouble(text.clone(), None), now).await?;
+            let said = format!("{}: {text}", node.name);
+            let event = NodeEvent::new(EventType::Warning, "ServerGivenUp", said);
+            record_node(&mut tx, (&loaded.cluster, node.id), event, now).await?;
+            tx.commit().await?;
+        }
+        Ok(Done::Wait(self.context.settings.unclear_wait))
     }
 
     /// The call itself; `server` is `unknown` from before it until its answer is recorded.
@@ -287,6 +322,30 @@ impl ClusterWorker {
                 self.refused(lease, &row.node, error.into()).await
             }
         }
+    }
+
+    /// Starts a server that has stopped. It is done if it runs already.
+    pub(super) async fn start_server(
+        &self,
+        lease: &Lease,
+        loaded: &Loaded,
+        row: &NodeRow,
+    ) -> Result<Done, WorkError> {
+        let node = &row.node;
+        let Some(id) = &node.server_id else { return Ok(Done::Wait(SLOT_WAIT)) };
+        let client = loaded.client(&self.context, node.cloud_id)?;
+        match self.context.call(lease, "start server", client.start_server(id)).await? {
+            Err(error) if error.kind != OutsideKind::Busy => return Err(error.into()),
+            _ => {}
+        }
+        let now = self.context.now();
+        let mut tx = self.context.fenced(lease).await?;
+        progress::write(&mut tx, node.id, Change::ServerStarted, now).await?;
+        let text = format!("server {id} of {} had stopped and is started", node.name);
+        let event = NodeEvent::new(EventType::Warning, "ServerStarted", text);
+        record_node(&mut tx, (&loaded.cluster, node.id), event, now).await?;
+        tx.commit().await?;
+        Ok(Done::Progress)
     }
 
     async fn made(

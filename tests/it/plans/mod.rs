@@ -4,6 +4,7 @@
 //! a scenario into a golden file; `random` lets chance decide and checks the limits.
 
 mod blocked;
+mod health;
 mod random;
 mod story;
 
@@ -17,7 +18,7 @@ use zcp::domain::harm::{Facts, Harm};
 use zcp::domain::ids::{CloudId, ClusterId, MigrationId, NodeId, PoolId};
 use zcp::domain::inventory::ServerStatus;
 use zcp::domain::migration::{Migration, MigrationNode, MigrationSpec, Phase};
-use zcp::domain::node::{Desired, Drain, Kubelet, Lineage, Node, Outside, Role};
+use zcp::domain::node::{Desired, Drain, Kubelet, Lineage, Node, Outside, Role, Signs};
 use zcp::domain::wave::assign;
 use zcp::plan::cluster::{self, Cloud, Cluster, Group, Heritage, Lost, NewNode};
 use zcp::plan::migration;
@@ -78,6 +79,7 @@ impl Model {
                 vip_port: Outside::Never,
                 has_api: false,
                 has_base: false,
+                listed_at: None,
             },
             pools: counts.iter().enumerate().map(pool).collect(),
             ledger: BTreeMap::new(),
@@ -93,7 +95,12 @@ impl Model {
     }
 
     pub fn cluster_snapshot(&self) -> cluster::Snapshot {
-        let cloud = |name: &str| Cloud { name: name.to_owned(), is_ready: true, group_size: 10 };
+        let cloud = |name: &str| Cloud {
+            name: name.to_owned(),
+            is_ready: true,
+            group_size: 10,
+            listed_at: Some(self.now),
+        };
         let group = |(at, state): (&(Option<PoolId>, CloudId, u32), &Outside)| Group {
             id: group_id(*at),
             pool: at.0,
@@ -212,6 +219,7 @@ impl Model {
             usable_at: None,
             trouble: None,
             lineage: Lineage::default(),
+            signs: Signs::default(),
         });
         if let Some(heritage) = new.heritage {
             self.adopt(id, heritage);
@@ -310,6 +318,7 @@ impl Model {
                 node.server_status = None;
                 node.kubelet.is_ready = false;
             }
+            S::StartServer(id) => self.node(*id).server_status = Some(ServerStatus::Active),
             S::DeletePort(id) => self.node(*id).port = Outside::Gone,
             S::DeleteObject(id) => self.node(*id).object = Outside::Gone,
             other => panic!("{other} is taken above"),

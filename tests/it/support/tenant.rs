@@ -48,8 +48,18 @@ impl TestWorld {
         self.sim.kube(&format!("{}:6443", vip.addresses.first()?))
     }
 
-    /// Sends a request to the cluster's API as its administrator.
+    /// Sends a request to the cluster's API as its administrator; it must succeed.
     pub async fn ask_kube(&self, cluster: ClusterId, (method, path, body): (Method, &str, Value)) {
+        let status = self.try_kube(cluster, (method, path, body)).await;
+        assert!(status.is_success(), "{path}: {status}");
+    }
+
+    /// Sends a request to the cluster's API as its administrator.
+    pub async fn try_kube(
+        &self,
+        cluster: ClusterId,
+        (method, path, body): (Method, &str, Value),
+    ) -> http::StatusCode {
         let kube = self.kube_of(cluster).expect("an API");
         let content_type = match method {
             Method::PATCH => "application/merge-patch+json",
@@ -63,7 +73,7 @@ impl TestWorld {
             .expect("a request");
         let clock: zcp::clock::SharedClock = self.db.clock.clone();
         let answer = kube.router(clock).oneshot(request).await.expect("an answer");
-        assert!(answer.status().is_success(), "{path}: {}", answer.status());
+        answer.status()
     }
 
     /// A Deployment with a budget, as a tenant has it.

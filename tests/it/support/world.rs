@@ -102,7 +102,8 @@ pub struct TestWorld {
     /// The management cluster, in worlds that have one.
     pub management: Option<Arc<KubeCluster>>,
     pub(super) given: Given,
-    settings: Settings,
+    /// How its replicas behave.
+    pub settings: Settings,
     /// Every so many calls to an API server are refused; 0 for none.
     pub bad_backend: Arc<AtomicU32>,
     /// Most workers that may exist at once, per cluster.
