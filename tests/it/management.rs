@@ -269,6 +269,15 @@ async fn an_object_that_vanished_without_a_deletion_is_made_anew() {
     world.apply("go", wish(json!({"paused": true}))).await;
     world.settle(&driver, "accepted", async |world| migration_of(world, "go").is_some()).await;
     let (id, uid) = (migration_of(&world, "go"), world.object("go")["metadata"]["uid"].clone());
+    // A finalizer that somebody took off comes back, so that a deletion is seen.
+    let none = json!({"metadata": {"finalizers": []}});
+    world.kubectl(http::Method::PATCH, ("team-shop", "go"), none).await;
+    world
+        .settle(&driver, "it is held again", async |world| {
+            !world.object("go")["metadata"]["finalizers"].is_null()
+                && world.object("go")["metadata"]["finalizers"] != json!([])
+        })
+        .await;
     // Somebody took the finalizer off by force: that is no wish to turn back.
     world.kubectl_delete("go").await;
     let place = ("team-shop", "go");

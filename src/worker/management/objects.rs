@@ -24,7 +24,15 @@ impl ManagementWorker {
     ) -> Result<(), WorkError> {
         match self.tie_of(pass, object, all).await? {
             Some(tie) if object.is_leaving => self.leaving(pass, object, &tie).await,
-            Some(tie) => self.tied(pass, object, &tie).await,
+            Some(tie) => {
+                let view = pass.views.get(&tie.migration);
+                let is_open = view.is_some_and(|view| {
+                    !view.row.phase.is_final() && pass.may(&object.namespace, view)
+                });
+                // Somebody may have taken the finalizer off.
+                let held = if is_open { self.hold(pass, object).await? } else { object.clone() };
+                self.tied(pass, &held, &tie).await
+            }
             None if object.is_leaving => self.let_go(pass, object).await,
             None => self.untied(pass, object).await,
         }
