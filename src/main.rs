@@ -165,7 +165,8 @@ async fn serve(process: Process, parts: Parts) -> anyhow::Result<()> {
 async fn simulate(args: SimArgs, leash: &Leash) -> anyhow::Result<()> {
     telemetry::start_logging("info", false)?;
     let stop = stop_signal(Some(leash))?;
-    Ok(sim::serve::serve(args.settings(), Arc::new(SystemClock), stop).await?)
+    let settings = args.settings().map_err(anyhow::Error::msg).context("read --world")?;
+    Ok(sim::serve::serve(settings, Arc::new(SystemClock), stop).await?)
 }
 
 async fn create_token(command: TokenCommand) -> anyhow::Result<()> {

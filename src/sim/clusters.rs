@@ -84,6 +84,26 @@ impl TenantCluster {
         })
     }
 
+    /// The same cluster with other servers, names and addresses; `kube` holds its objects.
+    pub(super) fn copy(
+        &self,
+        kube: Arc<KubeCluster>,
+        id: &dyn Fn(&Uuid) -> Result<Uuid, String>,
+        rename: &dyn Fn(&str) -> String,
+    ) -> Result<Self, String> {
+        let ca = ClusterCa { cert_pem: self.ca_pem.clone(), key_pem: self.ca_key_pem.clone() };
+        let names = self.names.iter().map(|name| rename(name)).collect();
+        let mut copy = Self::new(kube, ca, names)?;
+        for (server, member) in &self.members {
+            let address = rename(&member.address.to_string());
+            let address = address.parse().map_err(|_| format!("{address} is no address"))?;
+            let member = Member { address, version: member.version.clone(), ..*member };
+            copy.add_member(id(server)?, member)?;
+        }
+        copy.version.clone_from(&self.version);
+        Ok(copy)
+    }
+
     /// Whether its API answers.
     pub fn answers(&self) -> bool {
         let on = self.members.values().filter(|member| member.is_on).count();

@@ -9,15 +9,17 @@
 //! | `POST /_sim/clouds/{cloud}/hosts/{host}` | `{"disabled": true, "down": false}` |
 //! | `POST /_sim/clouds/{cloud}/servers/{id}/crash` | the server stops all at once |
 //! | `GET /_sim/clouds/{cloud}/counters` | calls by service and operation |
+//! | `GET /_sim/clouds/{cloud}/calls` | the latest calls, each with its time |
 //! | `GET /_sim/truth` | every server, port and server group with its marks |
 //! | `GET`, `PUT /_sim/clusters/{endpoint}/faults` | what goes wrong in a cluster |
 //! | `GET`, `PUT /_sim/reach` | flows that are closed, MTUs, services that are away |
+//! | `POST /_sim/clusters/{endpoint}/copies` | more clusters like this one, see [`super::copies`] |
 //! | `PUT /_sim/speed` | `{"speed": 60}`: how fast time passes |
 //! | `POST /_sim/snapshot` | stores the world now |
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
@@ -27,12 +29,16 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::cloud::Cloud;
+use super::copies::Copies;
 use super::faults::Faults;
 use super::reach::Reach;
 use super::scaled_clock::ScaledClock;
 use super::settings::{Quota, Timing};
 use super::truth::Truth;
 use super::world::World;
+
+/// Largest body: copies of a hundred clusters with their words.
+const BODY_LIMIT: usize = 64 << 20;
 
 /// What the control API works on.
 #[derive(Debug, Clone)]
@@ -57,9 +63,12 @@ pub fn router(control: Control) -> Router {
         .route("/_sim/clouds/{cloud}/timing", get(timing).put(set_timing))
         .route("/_sim/clouds/{cloud}/quota", get(quota).put(set_quota))
         .route("/_sim/clouds/{cloud}/counters", get(counters))
+        .route("/_sim/clouds/{cloud}/calls", get(calls))
         .route("/_sim/clouds/{cloud}/hosts/{host}", post(set_host))
         .route("/_sim/clouds/{cloud}/servers/{id}/crash", post(crash))
         .route("/_sim/clusters/{endpoint}/faults", get(cluster_faults).put(set_cluster_faults))
+        .route("/_sim/clusters/{endpoint}/copies", post(copy_cluster))
+        .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .with_state(control)
 }
 
@@ -179,6 +188,24 @@ async fn counters(State(control): State<Control>, Path(cloud): Path<String>) -> 
             "most_builds_at_once": cloud.compute.most_building,
         }))
     })
+}
+
+async fn calls(State(control): State<Control>, Path(cloud): Path<String>) -> Response {
+    control.of_cloud(&cloud, |cloud| serde_json::to_value(&cloud.counters.recent).ok())
+}
+
+async fn copy_cluster(
+    State(control): State<Control>,
+    Path(endpoint): Path<String>,
+    Json(wanted): Json<Copies>,
+) -> Response {
+    let world = Arc::clone(&control.world);
+    let copied = tokio::task::spawn_blocking(move || world.copy_cluster(&endpoint, &wanted)).await;
+    match copied {
+        Ok(Ok(())) => StatusCode::NO_CONTENT.into_response(),
+        Ok(Err(why)) => (StatusCode::CONFLICT, Json(json!({"error": why}))).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
 }
 
 #[derive(Deserialize)]

@@ -3,8 +3,9 @@
 //! A [`Rule`] spoils calls, a [`Mishap`] spoils what happens to a server later. Both hit the next
 //! `times` chances, or each with a `probability` drawn from the cloud's dice, so a run repeats.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::agenda::Dice;
@@ -215,12 +216,32 @@ pub struct Counters {
     pub calls: BTreeMap<String, u64>,
     /// Calls by `service.operation` that were spoiled.
     pub spoiled: BTreeMap<String, u64>,
+    /// The latest calls, oldest first.
+    #[serde(skip)]
+    pub recent: VecDeque<SeenCall>,
+}
+
+/// Calls that are remembered one by one.
+const RECENT: usize = 1_000;
+
+/// A call that came in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SeenCall {
+    /// When.
+    pub at: Timestamp,
+    /// `service.operation`.
+    pub operation: String,
 }
 
 impl Counters {
     /// Counts a call.
-    pub fn count(&mut self, service: &str, operation: &str) {
-        *self.calls.entry(format!("{service}.{operation}")).or_default() += 1;
+    pub fn count(&mut self, service: &str, operation: &str, at: Timestamp) {
+        let operation = format!("{service}.{operation}");
+        if self.recent.len() == RECENT {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(SeenCall { at, operation: operation.clone() });
+        *self.calls.entry(operation).or_default() += 1;
     }
 
     /// Counts a call that a fault spoiled.

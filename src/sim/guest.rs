@@ -4,8 +4,9 @@
 //! Everything that needs no answer from outside happens in world time by itself; fetching a bundle
 //! needs one and happens in [`World::tick`](super::World::tick).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -37,6 +38,9 @@ pub struct Guests {
     /// What they reach.
     #[serde(default)]
     pub reach: Reach,
+    /// Servers whose guests may want to fetch their bundles: a few of a whole fleet.
+    #[serde(default)]
+    fetching: BTreeSet<Uuid>,
     pub(super) agenda: Agenda<GuestEvent>,
     settings: KubeSettings,
     seed: u64,
@@ -113,6 +117,7 @@ impl Guests {
             clusters: BTreeMap::new(),
             guests: BTreeMap::new(),
             reach: Reach::default(),
+            fetching: BTreeSet::new(),
             agenda: Agenda::default(),
             settings,
             seed,
@@ -172,6 +177,7 @@ impl Guests {
     }
 
     fn gone(&mut self, id: Uuid, at: Timestamp) {
+        self.fetching.remove(&id);
         let Some(guest) = self.guests.remove(&id) else { return };
         let Some((node, endpoint)) = guest.place else { return };
         let Some(cluster) = self.clusters.get_mut(&endpoint) else { return };
@@ -237,6 +243,8 @@ impl Guests {
                 }
                 if stage == Stage::Joining {
                     self.plan_join(cloud, id, at);
+                } else {
+                    self.fetching.insert(id);
                 }
             }
         }
@@ -261,7 +269,8 @@ impl Guests {
 
     /// Calls that guests want to make now.
     pub(super) fn wanted_fetches(&self, clouds: &Clouds, now: Timestamp) -> Vec<Fetch> {
-        let wanted = self.guests.iter().filter_map(|(id, guest)| match guest.stage {
+        let fetching = self.fetching.iter().filter_map(|id| Some((id, self.guests.get(id)?)));
+        let wanted = fetching.filter_map(|(id, guest)| match guest.stage {
             Stage::Fetching(from) if from <= now && guest.is_on => {
                 let bundle = guest.plan.as_ref()?.bundle()?;
                 let from = address(clouds.get(&guest.cloud)?, *id)?;
@@ -285,6 +294,7 @@ impl Guests {
         (id, fetched): (Uuid, Fetched),
         now: Timestamp,
     ) {
+        self.fetching.remove(&id);
         let Some(guest) = self.guests.get_mut(&id) else { return };
         let Stage::Fetching(_) = guest.stage else { return };
         let Some(cloud) = clouds.get_mut(&guest.cloud) else { return };
@@ -299,6 +309,7 @@ impl Guests {
                 cloud.print_on_console(id, format!("zcp: fetch keys ({reason}): trying again"));
                 let wait = cloud.dice.around(cloud.settings.timing.retry_ms, 0.0);
                 guest.stage = Stage::Fetching(now + wait);
+                self.fetching.insert(id);
             }
             Err(Setback::Again(reason) | Setback::Final(reason)) => {
                 self.fail(cloud, id, &format!("fetch keys: {reason}"));
@@ -421,6 +432,34 @@ impl Guests {
             .kube
             .check_bootstrap_token(&discovery.token, at)
             .map_err(|error| Setback::Again(error.to_string()))
+    }
+
+    /// Puts a copy of the cluster at `endpoint` beside it; `rename` says what each text is there.
+    pub(super) fn copy_cluster(
+        &mut self,
+        endpoint: &str,
+        kube: Arc<KubeCluster>,
+        rename: &dyn Fn(&str) -> String,
+    ) -> Result<(), String> {
+        let id = |id: &Uuid| rename(&id.to_string()).parse::<Uuid>().map_err(|e| e.to_string());
+        let original = self.clusters.get(endpoint).ok_or("there is no such cluster")?;
+        let copy = original.copy(kube, &id, rename)?;
+        let mut guests = Vec::new();
+        for (server, guest) in &self.guests {
+            if let Some((node, place)) = guest.place.as_ref().filter(|(_, at)| at == endpoint) {
+                let place = Some((rename(node), rename(place)));
+                guests.push((id(server)?, Guest { place, ..guest.clone() }));
+            }
+        }
+        self.guests.extend(guests);
+        self.clusters.insert(rename(endpoint), copy);
+        Ok(())
+    }
+
+    /// Servers of the cluster at `endpoint`.
+    pub(super) fn servers_of(&self, endpoint: &str) -> Vec<Uuid> {
+        let is_there = |guest: &Guest| guest.place.as_ref().is_some_and(|(_, at)| at == endpoint);
+        self.guests.iter().filter(|(_, guest)| is_there(guest)).map(|(id, _)| *id).collect()
     }
 
     fn back(&mut self, id: Uuid, at: Timestamp) {

@@ -17,6 +17,12 @@ pub struct SimArgs {
     /// Port of the control API; any free one if not given.
     #[arg(long, value_name = "PORT", default_value_t = 0)]
     pub control_port: u16,
+    /// The world to make, as JSON, in place of what the knobs say of it.
+    #[arg(long, value_name = "FILE")]
+    pub world: Option<PathBuf>,
+    /// Keep the world in memory only: storing a whole fleet every minute would take most of a core.
+    #[arg(long)]
+    pub forgetful: bool,
     /// What it does and how.
     #[command(flatten)]
     pub knobs: Knobs,
@@ -62,17 +68,25 @@ fn within(text: &str, least: f64, most: f64) -> Result<f64, String> {
 }
 
 impl SimArgs {
-    /// The simulation that they describe.
-    pub fn settings(&self) -> SimSettings {
-        SimSettings {
+    /// The simulation that they describe; the error says why the file is not a world.
+    pub fn settings(&self) -> Result<SimSettings, String> {
+        let world = match &self.world {
+            None => self.knobs.world(),
+            Some(file) => {
+                let text = std::fs::read(file).map_err(|error| error.to_string())?;
+                serde_json::from_slice(&text).map_err(|error| error.to_string())?
+            }
+        };
+        Ok(SimSettings {
             state: self.state.clone(),
-            world: self.knobs.world(),
+            world,
+            is_stored: !self.forgetful,
             // The clock stays that of the machine, so that certificates and tokens hold as long
             // here as there; it is the times that get shorter.
             speed: 1.0,
             control_port: self.control_port,
             faults: self.knobs.faults(),
-        }
+        })
     }
 }
 

@@ -13,6 +13,7 @@
 //! | [`reach`], [`probing`] | what reaches what, and what canaries find of it |
 //! | [`clusters`] | which servers carry which cluster |
 //! | [`truth`], [`control`], [`serve`], [`knobs`] | for tests and demos; `zcpd sim` as a process |
+//! | [`copies`] | fleets for benches |
 //!
 //! No code of the service knows that it talks to a simulation: it is held to the real thing by one
 //! contract suite that runs against both.
@@ -22,6 +23,7 @@ pub mod cloud;
 pub mod clusters;
 pub mod compute;
 pub mod control;
+pub mod copies;
 pub mod faults;
 pub mod found;
 pub mod guest;

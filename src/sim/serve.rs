@@ -61,6 +61,8 @@ pub struct SimSettings {
     pub speed: f64,
     /// Port of the control API; 0 for any.
     pub control_port: u16,
+    /// Whether the world is stored every minute and at the end.
+    pub is_stored: bool,
     /// What goes wrong in every cloud from the start; `None` leaves a stored world as it is.
     pub faults: Option<Faults>,
 }
@@ -133,12 +135,15 @@ pub async fn serve(
     tasks.spawn(pass_time(Arc::clone(&world), stop.clone()));
     tasks.spawn(carry_calls(Arc::clone(&world), stop.clone()));
     tasks.spawn(serve_clusters(Arc::clone(&world), (tasks.clone(), stop.clone())));
-    keep_stored(&world, &stored, &stop).await;
+    if settings.is_stored {
+        keep_stored(&world, &stored, &stop).await;
+    }
+    stop.cancelled().await;
     tasks.close();
     if tokio::time::timeout(GRACE, tasks.wait()).await.is_err() {
         tracing::warn!("some connections did not end in time");
     }
-    store(&world, &stored).await
+    if settings.is_stored { store(&world, &stored).await } else { Ok(()) }
 }
 
 /// The stored world, or a new one. It never goes back in time.

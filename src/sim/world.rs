@@ -215,7 +215,7 @@ impl World {
         Arc::clone(&self.clock)
     }
 
-    fn locked(&self) -> MutexGuard<'_, State> {
+    pub(super) fn locked(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -35,6 +35,7 @@ impl Running {
     async fn in_folder(folder: &Path) -> Self {
         let stop = CancellationToken::new();
         let settings = SimSettings {
+            is_stored: true,
             state: folder.to_owned(),
             world: WorldSettings::with_timing(Timing::instant()),
             speed: 1.0,

@@ -98,8 +98,33 @@ struct Body {
 
 #[derive(Debug)]
 enum Form {
-    Awake(Box<State>),
-    Asleep { snapshot: Box<[u8]>, next_due: Option<Timestamp> },
+    Awake(Box<Awake>),
+    Asleep { packed: Box<[u8]>, next_due: Option<Timestamp>, kept: Kept },
+}
+
+#[derive(Debug)]
+struct Awake {
+    state: State,
+    /// What it was unpacked from, and what it was then: as long as nothing changes, that is also
+    /// what it would be packed to. A fleet that is only read is packed once.
+    unpacked: Option<(Box<[u8]>, Mark)>,
+}
+
+/// Changes whenever something is changed that a snapshot holds, but for what is [`Kept`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Mark {
+    touches: u64,
+    draws: u64,
+}
+
+/// What reading changes: it stays unpacked.
+#[derive(Debug, Default)]
+struct Kept(Option<(Counters, Faults)>);
+
+impl Mark {
+    fn of(state: &State) -> Self {
+        Self { touches: state.store.touches(), draws: state.draws }
+    }
 }
 
 impl KubeCluster {
@@ -116,7 +141,17 @@ impl KubeCluster {
     }
 
     fn awake(state: State) -> Arc<Self> {
-        let body = Body { form: Form::Awake(Box::new(state)), sleeps_at: None };
+        Self::of_form(Form::Awake(Box::new(Awake { state, unpacked: None })))
+    }
+
+    /// A cluster that nobody has used yet, of the text of a snapshot.
+    pub fn asleep(snapshot: &[u8]) -> std::io::Result<Arc<Self>> {
+        let packed = snapshot::pack_text(snapshot)?;
+        Ok(Self::of_form(Form::Asleep { packed, next_due: None, kept: Kept::default() }))
+    }
+
+    fn of_form(form: Form) -> Arc<Self> {
+        let body = Body { form, sleeps_at: None };
         let cluster = Self { body: Mutex::new(body), attention_at: AtomicI64::new(i64::MIN) };
         Arc::new(cluster)
     }
@@ -180,6 +215,7 @@ impl KubeCluster {
         self.with_state(now, |state| {
             version.clone_into(&mut state.settings.version);
             state.store.end_watches();
+            state.store.touch();
         });
     }
 
@@ -258,7 +294,7 @@ impl KubeCluster {
 impl Body {
     fn next_due(&self) -> Option<Timestamp> {
         match &self.form {
-            Form::Awake(state) => state.next_due(),
+            Form::Awake(awake) => awake.state.next_due(),
             Form::Asleep { next_due, .. } => *next_due,
         }
     }
@@ -273,12 +309,18 @@ impl Body {
     }
 
     fn wake(&mut self) -> &mut State {
-        if let Form::Asleep { snapshot, .. } = &self.form {
-            let snapshot = KubeSnapshot::unpack(snapshot).expect("it was written by `pack`");
-            self.form = Form::Awake(Box::new(snapshot.into_state()));
+        if let Form::Asleep { packed, kept, .. } = &mut self.form {
+            let (packed, kept) = (std::mem::take(packed), std::mem::take(kept));
+            let snapshot = KubeSnapshot::unpack(&packed).expect("it was written by `pack`");
+            let mut state = snapshot.into_state();
+            if let Some((counters, faults)) = kept.0 {
+                (state.counters, state.faults) = (counters, faults);
+            }
+            let unpacked = Some((packed, Mark::of(&state)));
+            self.form = Form::Awake(Box::new(Awake { state, unpacked }));
         }
         match &mut self.form {
-            Form::Awake(state) => state,
+            Form::Awake(awake) => &mut awake.state,
             Form::Asleep { .. } => unreachable!("it was woken just now"),
         }
     }
@@ -289,15 +331,22 @@ impl Body {
             return;
         }
         self.sleeps_at = None;
-        let Form::Awake(state) = &mut self.form else { return };
+        let Form::Awake(awake) = &mut self.form else { return };
+        let state = &mut awake.state;
         if state.store.is_watched() {
             self.sleeps_at = Some(now + state::span(state.settings.sleep_after));
             return;
         }
         state.advance_to(now);
-        if let Ok(snapshot) = KubeSnapshot::of(state).pack() {
-            let next_due = state.next_due();
-            self.form = Form::Asleep { snapshot, next_due };
+        let next_due = state.next_due();
+        let same = |mark: &Mark| *mark == Mark::of(state);
+        let packed = match awake.unpacked.take() {
+            Some((packed, mark)) if same(&mark) => Ok(packed),
+            _ => KubeSnapshot::of(state).pack(),
+        };
+        if let Ok(packed) = packed {
+            let read = (std::mem::take(&mut state.counters), std::mem::take(&mut state.faults));
+            self.form = Form::Asleep { packed, next_due, kept: Kept(Some(read)) };
         }
     }
 }

@@ -195,8 +195,21 @@ fn node_object(state: &mut State, node: &NodeRegistration) -> Value {
             "providerID": node.provider_id,
             "taints": taints,
         },
-        "status": node_status(node, state.now),
+        "status": node_status(node, (state.settings.node_images, state.now)),
     })
+}
+
+/// What a kubelet reports of the images on its disk.
+fn images(count: u32) -> Vec<Value> {
+    let image = |n: u32| {
+        let name = format!("registry.example/platform/component-{n}");
+        let digest = format!("{:016x}", u64::from(n + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        json!({
+            "names": [format!("{name}@sha256:{}", digest.repeat(4)), format!("{name}:v1.{n}.0")],
+            "sizeBytes": 20_000_000 + 1_000_003 * n,
+        })
+    };
+    (0..count).map(image).collect()
 }
 
 fn taint_value(taint: &Taint) -> Value {
@@ -207,7 +220,7 @@ fn taint_value(taint: &Taint) -> Value {
     value
 }
 
-fn node_status(node: &NodeRegistration, now: Timestamp) -> Value {
+fn node_status(node: &NodeRegistration, (image_count, now): (u32, Timestamp)) -> Value {
     let capacity = json!({
         "cpu": cpu_quantity(node.cpu_milli),
         "memory": format!("{}Ki", node.memory_bytes / 1024),
@@ -240,6 +253,9 @@ fn node_status(node: &NodeRegistration, now: Timestamp) -> Value {
         object::set_condition(&mut object, said, now);
     }
     object::set_condition(&mut object, kubelet_not_ready(), now);
+    if image_count > 0 {
+        object["status"]["images"] = images(image_count).into();
+    }
     object["status"].take()
 }
 

@@ -31,6 +31,8 @@ pub struct KubeSettings {
     pub pod_cidr: String,
     /// Idle time after which the state is kept in its compact form.
     pub sleep_after: Duration,
+    /// Container images that each kubelet reports; they are most of a real Node object.
+    pub node_images: u32,
 }
 
 impl Default for KubeSettings {
@@ -46,6 +48,7 @@ impl Default for KubeSettings {
             unreachable_toleration_seconds: 300,
             pod_cidr: "10.244.0.0/16".to_owned(),
             sleep_after: Duration::from_mins(2),
+            node_images: 0,
         }
     }
 }

@@ -52,9 +52,7 @@ impl KubeSnapshot {
 
     /// As compressed text: objects of one kind are much alike, so little remains.
     pub(super) fn pack(&self) -> std::io::Result<Box<[u8]>> {
-        let mut packer = DeflateEncoder::new(Vec::new(), Compression::fast());
-        serde_json::to_writer(&mut packer, self)?;
-        Ok(packer.finish()?.into())
+        pack_text(&serde_json::to_vec(self)?)
     }
 
     pub(super) fn unpack(packed: &[u8]) -> std::io::Result<Self> {
@@ -84,4 +82,11 @@ impl KubeSnapshot {
         state.resume(self.next_due);
         state
     }
+}
+
+/// Packs the text of a snapshot.
+pub(super) fn pack_text(text: &[u8]) -> std::io::Result<Box<[u8]>> {
+    let mut packer = DeflateEncoder::new(Vec::new(), Compression::fast());
+    std::io::Write::write_all(&mut packer, text)?;
+    Ok(packer.finish()?.into())
 }

@@ -54,6 +54,8 @@ pub(super) struct Store {
     changes: Option<broadcast::Sender<Arc<Change>>>,
     is_dirty: bool,
     has_deletions: bool,
+    /// Counts everything that changed the cluster, what is no object included.
+    touches: u64,
 }
 
 impl Store {
@@ -121,6 +123,7 @@ impl Store {
     }
 
     fn insert(&mut self, kind: Kind, object: Arc<Value>) -> Option<Arc<Value>> {
+        self.touches += 1;
         let place = (object::namespace(&object).to_owned(), object::name(&object).to_owned());
         self.uids.insert(object::uid(&object).to_owned());
         if kind == Kind::Pod {
@@ -136,6 +139,7 @@ impl Store {
         self.uids.remove(object::uid(&gone));
         self.pods.remove(place);
         self.revision += 1;
+        self.touches += 1;
         let mut last = (*gone).clone();
         last["metadata"]["resourceVersion"] = self.revision.to_string().into();
         let object = Arc::new(last);
@@ -214,6 +218,12 @@ impl Store {
     /// Has the controllers look again.
     pub(super) fn touch(&mut self) {
         self.is_dirty = true;
+        self.touches += 1;
+    }
+
+    /// How often the cluster was changed since it was made or unpacked.
+    pub(super) fn touches(&self) -> u64 {
+        self.touches
     }
 }
 

@@ -89,7 +89,7 @@ fn decide(cloud: &mut Cloud, asked: &Asked, now: Timestamp) -> (Ending, u64) {
         return (Ending::Answer(Reply::not_here()), 0);
     };
     let operation = service.operation(&asked.method, path);
-    cloud.counters.count(service.name(), operation);
+    cloud.counters.count(service.name(), operation, now);
     match cloud.faults.power {
         Power::Up => {}
         Power::Refusing => return (Ending::Cut, 0),
