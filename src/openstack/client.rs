@@ -20,6 +20,7 @@ use super::discovery::{Discovery, Microversion};
 use super::fault::{self, Effect};
 use super::http::{Transport, TransportError, TransportErrorKind};
 use super::keystone::{Login, Session};
+use super::pages;
 use crate::clock::{SharedClock, SharedIds};
 use crate::domain::outside::{OutsideError, OutsideKind};
 
@@ -296,48 +297,43 @@ impl CloudClient {
         self.send(call).await?.json()
     }
 
-    /// Reads a whole list, whose rows stand under `key`. A page that fails fails the list.
-    pub(super) async fn fetch_all(
-        &self,
-        mut call: Call,
-        key: &str,
-    ) -> Result<Vec<Value>, OutsideError> {
-        let mut rows: Vec<Value> = Vec::new();
-        let mut asked = BTreeSet::new();
-        let filters = call.query.clone();
-        while asked.insert(call.query_string()) && asked.len() <= MAX_PAGES {
-            let mut page: Value = self.fetch(&call).await?;
-            let Some(Value::Array(found)) = page.get_mut(key).map(Value::take) else {
-                let message = format!("the answer has no list '{key}'");
-                return Err(call.error(OutsideKind::Invalid, message));
-            };
-            let next = next_query(&page, key).or_else(|| next_by_marker(&filters, &found));
-            rows.extend(found);
-            let Some(next) = next else { return Ok(rows) };
-            call.query = next;
-        }
-        Err(call.error(OutsideKind::Invalid, "the list leads back to a page already read"))
-    }
-
-    /// Reads a whole list of `T`, whose rows stand under `key`.
-    pub(super) async fn fetch_list<T: DeserializeOwned>(
+    /// Reads a whole list of `T`, whose rows stand under `key`. A page that fails fails the list.
+    pub(super) async fn fetch_list<T: DeserializeOwned + Send>(
         &self,
         call: Call,
         key: &str,
     ) -> Result<Vec<T>, OutsideError> {
-        let operation = call.operation;
-        let rows = self.fetch_all(call, key).await?;
-        let read = |(at, row)| {
-            serde_path_to_error::deserialize(row).map_err(|error| {
-                let message = format!(
-                    "the answer cannot be read at '{key}[{at}].{}': {}",
-                    error.path(),
-                    error.inner()
-                );
-                OutsideError::new(OutsideKind::Invalid, operation, message)
-            })
-        };
-        rows.into_iter().enumerate().map(read).collect()
+        let mut rows = Vec::new();
+        self.fetch_each(call, key, |row| rows.push(row)).await?;
+        Ok(rows)
+    }
+
+    /// Hands over each row of a whole list. Pages are read and forgotten one by one: the list of a
+    /// large account would be hundreds of MiB.
+    pub(super) async fn fetch_each<T: DeserializeOwned>(
+        &self,
+        mut call: Call,
+        key: &str,
+        mut take: impl FnMut(T) + Send,
+    ) -> Result<(), OutsideError> {
+        let mut asked = BTreeSet::new();
+        let filters = call.query.clone();
+        while asked.insert(call.query_string()) && asked.len() <= MAX_PAGES {
+            let answer = self.send(&call).await?;
+            let end =
+                pages::read(&answer.body, key, &mut take).map_err(|message| OutsideError {
+                    request_id: answer.request_id.clone(),
+                    ..call.error(OutsideKind::Invalid, message)
+                })?;
+            if end.rows.is_none() {
+                let message = format!("the answer has no list '{key}'");
+                return Err(call.error(OutsideKind::Invalid, message));
+            }
+            let by_marker = || end.next_by_marker(&filters, (&answer.body, key));
+            let Some(next) = end.next_query().or_else(by_marker) else { return Ok(()) };
+            call.query = next;
+        }
+        Err(call.error(OutsideKind::Invalid, "the list leads back to a page already read"))
     }
 
     /// Jittered, so that the calls that failed together do not come back together.
@@ -499,32 +495,4 @@ fn outcome(kind: OutsideKind) -> &'static str {
         OutsideKind::Denied => "denied",
         OutsideKind::Invalid => "invalid",
     }
-}
-
-/// The query of the next page. Only the query: host and path of the link may be those of a
-/// machine behind a proxy, and the token must not go there.
-fn next_query(page: &Value, key: &str) -> Option<Query> {
-    let links = page.get(format!("{key}_links")).and_then(Value::as_array);
-    let href = match links {
-        Some(links) => links.iter().find(|link| link["rel"] == "next")?["href"].as_str()?,
-        None => page.get("next")?.as_str()?,
-    };
-    let (_, query) = href.split_once('?')?;
-    Some(
-        form_urlencoded::parse(query.as_bytes())
-            .map(|(name, value)| (Cow::Owned(name.into_owned()), value.into_owned()))
-            .collect(),
-    )
-}
-
-/// For services that page but give no link: a full page is followed from its last row.
-fn next_by_marker(filters: &[(Cow<'static, str>, String)], found: &[Value]) -> Option<Query> {
-    let limit: usize = filters.iter().find(|(name, _)| *name == "limit")?.1.parse().ok()?;
-    let last = found.last()?.get("id")?.as_str()?;
-    if found.len() < limit {
-        return None;
-    }
-    let mut next = filters.to_vec();
-    next.push((Cow::Borrowed("marker"), last.to_owned()));
-    Some(next)
 }

@@ -36,6 +36,7 @@ mod inventory;
 pub mod keystone;
 pub mod neutron;
 pub mod nova;
+mod pages;
 pub mod placement;
 #[cfg(test)]
 mod tests;

@@ -22,24 +22,24 @@ impl ObserveServers {
     pub fn new(context: Context) -> Self {
         Self { context }
     }
+}
 
-    fn seen(&self, server: &Server) -> Option<SeenServer> {
-        let install = self.context.installation.id.to_string();
-        if server.mark("zcp.install") != Some(&install) {
-            return None;
-        }
-        let node: NodeId = server.mark("zcp.node")?.parse().ok()?;
-        Some(SeenServer {
-            node,
-            server_id: server.id.clone(),
-            status: match server.task_state.as_deref() {
-                Some("deleting") => SERVER_DELETING.to_owned(),
-                _ => server.status.as_str().to_owned(),
-            },
-            fault: server.fault.as_ref().map(|fault| fault.message.clone()),
-            host: server.host.clone().or_else(|| server.host_id.clone()),
-        })
+/// What the list says of a server of ours; `None` for those of others.
+fn seen(server: &Server, install: &str) -> Option<SeenServer> {
+    if server.mark("zcp.install") != Some(install) {
+        return None;
     }
+    let node: NodeId = server.mark("zcp.node")?.parse().ok()?;
+    Some(SeenServer {
+        node,
+        server_id: server.id.clone(),
+        status: match server.task_state.as_deref() {
+            Some("deleting") => SERVER_DELETING.to_owned(),
+            _ => server.status.as_str().to_owned(),
+        },
+        fault: server.fault.as_ref().map(|fault| fault.message.clone()),
+        host: server.host.clone().or_else(|| server.host_id.clone()),
+    })
 }
 
 impl Reconciler for ObserveServers {
@@ -59,19 +59,19 @@ impl Reconciler for ObserveServers {
             tags: vec![format!("zcp:{}", context.installation.id)],
             ..ServerFilter::default()
         };
-        let list = context.call(lease, "list servers", client.list_servers(&filter)).await?;
+        let install = context.installation.id.to_string();
+        let mut found = Vec::new();
+        let list = client.each_server(&filter, |server| found.extend(seen(&server, &install)));
+        let list = context.call(lease, "list servers", Box::pin(list)).await?;
         if let Err(error) = &list {
             context.doubt(lease, &[account.cloud_id], &error.clone().into()).await?;
         }
-        let list = list?;
         // While a cell is down, what the list shows is true and what it lacks proves nothing.
-        let is_complete = list.is_complete;
-        let seen: Vec<SeenServer> =
-            list.servers.iter().filter_map(|server| self.seen(server)).collect();
+        let is_complete = list?;
         let now = context.now();
         let mut tx = context.fenced(lease).await?;
         let changed =
-            observed::write_servers(&mut tx, (id, order), (&seen, is_complete), now).await?;
+            observed::write_servers(&mut tx, (id, order), (&found, is_complete), now).await?;
         let clusters: Vec<ResourceId> = changed.iter().map(|id| (*id).into()).collect();
         if !clusters.is_empty() {
             wake_all(&mut tx, WorkKind::Cluster, &clusters, now).await?;

@@ -48,20 +48,24 @@ impl Sweep {
         let mut found = Vec::new();
         let filter =
             ServerFilter { tags: vec![format!("zcp:{install}")], ..ServerFilter::default() };
-        for server in client.list_servers(&filter).await?.servers {
-            if server.mark("zcp.install") == Some(&install) && !server.status.is_gone() {
-                let owner = server.mark("zcp.node").and_then(|id| id.parse().ok());
-                let name = server.name.unwrap_or_default();
-                found.push(thing(OrphanKind::Server, (server.id, name), owner));
-            }
-        }
+        client
+            .each_server(&filter, |server| {
+                if server.mark("zcp.install") == Some(&install) && !server.status.is_gone() {
+                    let owner = server.mark("zcp.node").and_then(|id| id.parse().ok());
+                    let name = server.name.unwrap_or_default();
+                    found.push(thing(OrphanKind::Server, (server.id, name), owner));
+                }
+            })
+            .await?;
         let start = format!("zcp.install={install} ");
-        for port in client.list_ports(&PortFilter::default()).await? {
-            if port.description.starts_with(&start) {
-                let owner = owner_in(&port.description);
-                found.push(thing(OrphanKind::Port, (port.id, port.name), owner));
-            }
-        }
+        client
+            .each_port(&PortFilter::default(), |port| {
+                if port.description.starts_with(&start) {
+                    let owner = owner_in(&port.description);
+                    found.push(thing(OrphanKind::Port, (port.id, port.name), owner));
+                }
+            })
+            .await?;
         for group in client.list_server_groups().await? {
             let cluster = group.name.strip_prefix("zcp-").and_then(|rest| rest.get(..36));
             if let Some(cluster) = cluster.and_then(|text| text.parse().ok()) {

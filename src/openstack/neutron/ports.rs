@@ -152,6 +152,17 @@ impl CloudClient {
 
     /// All ports that match.
     pub async fn list_ports(&self, filter: &PortFilter) -> Result<Vec<Port>, OutsideError> {
+        let mut ports = Vec::new();
+        self.each_port(filter, |port| ports.push(port)).await?;
+        Ok(ports)
+    }
+
+    /// Hands over each port that matches, page by page.
+    pub async fn each_port(
+        &self,
+        filter: &PortFilter,
+        mut take: impl FnMut(Port) + Send,
+    ) -> Result<(), OutsideError> {
         let mut call = Call::get(Service::Network, "neutron list ports", "/ports")
             .query("limit", PAGE.to_string());
         let conditions = [
@@ -168,8 +179,12 @@ impl CloudClient {
         if !filter.tags.is_empty() {
             call = call.query("tags", filter.tags.join(","));
         }
-        let ports: Vec<Port> = self.fetch_list(call, "ports").await?;
-        Ok(ports.into_iter().filter(|port| filter.matches(port)).collect())
+        self.fetch_each(call, "ports", |port: Port| {
+            if filter.matches(&port) {
+                take(port);
+            }
+        })
+        .await
     }
 
     /// Changes the allowed address pairs of a port: `change` gets those that are there and answers

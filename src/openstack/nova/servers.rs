@@ -154,6 +154,18 @@ pub struct ServerList {
 impl CloudClient {
     /// All servers of the project that match.
     pub async fn list_servers(&self, filter: &ServerFilter) -> Result<ServerList, OutsideError> {
+        let mut servers = Vec::new();
+        let is_complete = self.each_server(filter, |server| servers.push(server)).await?;
+        Ok(ServerList { servers, is_complete })
+    }
+
+    /// Hands over each server of the project that matches, page by page; says whether there was no
+    /// sign of a cell that is down. For accounts too large to be held at once.
+    pub async fn each_server(
+        &self,
+        filter: &ServerFilter,
+        mut take: impl FnMut(Server) + Send,
+    ) -> Result<bool, OutsideError> {
         let version = self.choose(Service::Compute, DOWN_CELLS, TAGS).await?;
         let mut call = Call::get(Service::Compute, "nova list servers", "/servers/detail");
         if !filter.tags.is_empty() {
@@ -162,12 +174,17 @@ impl CloudClient {
         if let Some(name) = &filter.name {
             call = call.query("name", exactly(name));
         }
-        let rows: Vec<ServerRow> = self.fetch_list(call.version(version), "servers").await?;
-        let servers: Vec<Server> = rows.into_iter().map(Server::from).collect();
-        let is_complete = !servers.iter().any(Server::is_minimal);
-        // A cloud ignores filters that it does not know, so they are applied again here.
-        let servers = servers.into_iter().filter(|server| filter.matches(server)).collect();
-        Ok(ServerList { servers, is_complete })
+        let mut is_complete = true;
+        self.fetch_each(call.version(version), "servers", |row: ServerRow| {
+            let server = Server::from(row);
+            is_complete &= !server.is_minimal();
+            // A cloud ignores filters that it does not know, so they are applied again here.
+            if filter.matches(&server) {
+                take(server);
+            }
+        })
+        .await?;
+        Ok(is_complete)
     }
 
     /// The servers called exactly `name`; there can be several.
