@@ -45,7 +45,7 @@ impl<'a> Planner<'a> {
         }
         let counts = |n: &&&Node| n.drain != Drain::Idle && !waits_for_its_owner(n);
         let mut active = due.iter().filter(counts).count();
-        let parallel = self.parallel(due.len());
+        let parallel = self.parallel();
         for node in due {
             match node.drain {
                 Drain::Idle if active >= parallel => {
@@ -61,12 +61,13 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// How many nodes may be drained at once.
-    fn parallel(&self, due: usize) -> usize {
+    /// How many nodes may be drained at once: a tenth of all that move. Not of those that are left:
+    /// the last ten of a wave would go one by one.
+    fn parallel(&self) -> usize {
         match self.s.migration.spec.drain.parallel {
             Some(wish) => wish as usize,
             None if self.s.migration.wave == self.s.migration.first_wave() => 1,
-            None => due.div_ceil(10).clamp(1, PARALLEL_MAX),
+            None => self.s.migration.nodes.len().div_ceil(10).clamp(1, PARALLEL_MAX),
         }
     }
 
