@@ -14,7 +14,7 @@ help:
 	@echo "make test       all tests that need only Rust and PostgreSQL"
 	@echo "make test-live  the same against two real OpenStack clouds and real Kubernetes (root, Debian 12)"
 	@echo "make test-long  the crash matrix and the random worlds with many seeds (SEEDS=10 WORLDS=10000)"
-	@echo "make bench      the promises in numbers"
+	@echo "make bench      the promises in numbers, half an hour (ONLY=idle, SMOKE=1)"
 	@echo "make lint       format, clippy, licences"
 	@echo "make lab        install and start the real clouds of test-live"
 	@echo "make openapi    write openapi/zcp.json anew"
@@ -46,8 +46,9 @@ test-long: needs
 	@for seed in $$(seq 1 $(SEEDS)); do \
 		echo "== seed $$seed"; ZCP_SEED=$$seed $(CARGO) test --quiet --test it crash_matrix || exit 1; done
 
+# ONLY=path,first_call,crowd,idle,idle10 runs some; SMOKE=1 runs all of them small.
 bench: needs
-	@if [ -d benches ]; then $(CARGO) bench; else echo "there are no benches yet"; fi
+	$(CARGO) bench --bench zcp -- --out=$(BUILD) $(if $(ONLY),--only=$(ONLY)) $(if $(SMOKE),--smoke=1)
 
 lint: needs
 	@if $(CARGO) fmt --version >/dev/null 2>&1; then $(CARGO) fmt --check; \

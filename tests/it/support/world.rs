@@ -102,7 +102,7 @@ pub struct TestWorld {
     /// The management cluster, in worlds that have one.
     pub management: Option<Arc<KubeCluster>>,
     pub(super) given: Given,
-    /// How its replicas behave.
+    /// How replicas behave that are made from now on.
     pub settings: Settings,
     /// Every so many calls to an API server are refused; 0 for none.
     pub bad_backend: Arc<AtomicU32>,
