@@ -223,6 +223,7 @@ fn plan_cluster(row: &ClusterWork) -> Cluster {
         vip_port: row.vip_port,
         has_api: row.api_reached_at.is_some(),
         has_base: row.base_applied_at.is_some(),
+        listed_at: row.nodes_listed_at,
     }
 }
 

@@ -44,7 +44,7 @@ fn fresh(model: &Model) -> Snapshot {
 }
 
 fn replaced(snapshot: &Snapshot) -> usize {
-    plan(snapshot).steps.iter().filter(|one| matches!(one.step, Step::Dismiss(_))).count()
+    plan(snapshot).steps.iter().filter(|one| matches!(one.step, Step::Replace(_))).count()
 }
 
 #[test]

@@ -87,6 +87,7 @@ fn node(n: u128, role: Role) -> Node {
         usable_at: Some(now() - SignedDuration::from_hours(48) + SignedDuration::from_secs(90)),
         trouble: None,
         lineage: Lineage::default(),
+        signs: zcp::domain::node::Signs::default(),
     }
 }
 
