@@ -32,6 +32,10 @@ pub enum Spoil {
     CutAfter,
     /// It is swallowed, as all that follows, and the connection stays open.
     Swallow,
+    /// It is passed on and done, and this comes back in place of the answer.
+    DoneButAnswered(String),
+    /// It is not passed on, and this comes back.
+    Answer(String),
 }
 
 struct Rule {
@@ -148,10 +152,16 @@ where
                         plan.cut.notified().await;
                         return Ok(());
                     }
+                    Some(Spoil::Answer(text)) => return client.write_all(text.as_bytes()).await,
                     Some(Spoil::CutAfter) => {
                         to_server.write_all(said).await?;
                         let _done = tokio::time::timeout(ANSWER, from_server.read(&mut answered)).await;
                         return Ok(());
+                    }
+                    Some(Spoil::DoneButAnswered(text)) => {
+                        to_server.write_all(said).await?;
+                        let _done = tokio::time::timeout(ANSWER, from_server.read(&mut answered)).await;
+                        return client.write_all(text.as_bytes()).await;
                     }
                 }
             }
