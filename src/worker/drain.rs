@@ -181,7 +181,9 @@ impl Context {
         let node = &target.row.node;
         let mut blockers = pass.blockers.clone();
         blockers.extend(refused);
-        blockers.sort_by(|a, b| a.pod.cmp(&b.pod));
+        // A volume goes by two names: that of its PersistentVolume, which says more, and the
+        // kubelet's, `kubernetes.io/csi/driver^handle`.
+        blockers.sort_by_key(|blocker| (blocker.pod.contains('^'), blocker.pod.clone()));
         blockers.truncate(BLOCKERS);
         let blockers = keep_since(blockers, &node.blockers, self.now());
         let drain = if pass.is_done { Drain::Drained } else { Drain::Evicting };

@@ -187,6 +187,9 @@ impl Planner<'_> {
         {
             let why = format!("lists do not show the server of {} any more", node.name);
             self.plan.step(Step::ConfirmServer(node.id), why);
+        } else if node.lives_on() && node.not_before.is_some_and(|at| at > self.snapshot.now) {
+            let why = node.trouble.as_deref().unwrap_or("its cloud refuses to delete its server");
+            self.plan.wait(format!("{}: {why}", node.name));
         } else if node.lives_on() {
             let why = format!("the server of {} lives though it was to be deleted", node.name);
             self.plan.step(Step::DeleteServer(node.id), why);

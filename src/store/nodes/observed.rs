@@ -192,7 +192,7 @@ pub async fn failures_on_host(
         "SELECT n.server_host AS host,
                 (SELECT count(*) FROM nodes AS other
                  WHERE other.account_id = n.account_id AND other.server_host = n.server_host
-                   AND other.server_status = 'ERROR' AND other.server_intent_at >= $2) AS failures
+                   AND other.server_fault IS NOT NULL AND other.server_intent_at >= $2) AS failures
          FROM nodes AS n
          WHERE n.id = $1 AND n.server_host IS NOT NULL",
     )

@@ -15,6 +15,7 @@ use crate::store::nodes::progress::Change;
 use crate::store::work::{Lease, WorkKind, wake_at};
 use crate::worker::WorkError;
 use crate::worker::drain::{Force, Rules, Target};
+use crate::worker::error::HUMAN_RECHECK;
 use crate::worker::migration;
 use crate::worker::timeline::{NodeEvent, record_node};
 
@@ -113,6 +114,13 @@ impl ClusterWorker {
             }
             // It may have been taken: lists will tell.
             Err(error) if error.kind == OutsideKind::Unclear => {}
+            // Lists show that it lives on: asking at once would be refused again.
+            Err(error) if error.kind == OutsideKind::Denied => {
+                let again = jiff::SignedDuration::try_from(HUMAN_RECHECK).unwrap_or_default();
+                let trouble = Change::Trouble(error.to_string(), Some(now + again));
+                self.write(lease, node, trouble).await?;
+                return Err(error.into());
+            }
             Err(error) => return Err(error.into()),
         }
         let soon = jiff::SignedDuration::try_from(self.context.settings.busy_period);

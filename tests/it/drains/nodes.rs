@@ -24,8 +24,11 @@ async fn f45_a_node_that_falls_silent_is_not_waited_for() {
     assert_eq!(still, 2, "nobody can end them there, and nobody waits");
     let budget = "/apis/policy/v1/namespaces/default/poddisruptionbudgets/web";
     bed.patch(budget, json!({"spec": {"minAvailable": 0}})).await;
-    bed.world.steer(migration, Verb::Rollback).await;
     kube.start_node(&name, bed.world.db.now());
+    bed.settle("the way back is open again", async |bed| {
+        bed.world.try_steer(migration, Verb::Rollback).await.is_ok()
+    })
+    .await;
     bed.world.until(&bed.driver, migration, Phase::RolledBack).await;
 }
 

@@ -72,7 +72,7 @@ async fn f03_a_foreign_twin_stops_its_node_and_a_leftover_of_ours_is_swept() {
 
 #[tokio::test]
 async fn f07_a_full_quota_is_named_and_asked_for_again_each_five_minutes() {
-    for (quota, words) in [("instances", "instances"), ("ports", "ports")] {
+    for (quota, words) in [("instances", "instances"), ("ports", "port")] {
         let bed = Bed::new().await;
         let truth = bed.world.sim.truth();
         let (servers, ports) = (truth.servers.len() as u32, truth.ports.len() as u32);
@@ -85,7 +85,8 @@ async fn f07_a_full_quota_is_named_and_asked_for_again_each_five_minutes() {
         bed.world.scale(bed.shop, 5).await;
         bed.pass(26).await;
         let asked = bed.calls(operation) - before;
-        assert!((2..=7).contains(&asked), "{quota}: asked {asked} times in 26 minutes");
+        // Three new nodes ask at first; from then on one of them does, each five minutes.
+        assert!((6..=8).contains(&asked), "{quota}: asked {asked} times in 26 minutes");
         let why = bed.waiting().await.to_lowercase();
         assert!(why.contains("quota") && why.contains(words), "{quota}: {why}");
         assert_eq!(bed.ask("SELECT phase FROM clouds WHERE phase <> 'ready'").await, "");
@@ -317,7 +318,7 @@ async fn f25_servers_that_fail_on_one_host_are_made_anew_and_the_host_is_named()
     disable(true);
     bed.world.scale(bed.shop, 3).await;
     bed.ready(3).await;
-    let failed = bed.ask("SELECT trouble FROM nodes WHERE server_status = 'ERROR'").await;
+    let failed = bed.ask("SELECT trouble FROM nodes WHERE lost").await;
     assert_eq!(failed.matches("Binding failed").count(), 3, "{failed}");
     let warnings = bed.warnings().await;
     assert!(warnings.contains("HostSuspect: 3 servers in a row failed on host"), "{warnings}");
@@ -336,7 +337,7 @@ async fn f26_a_stopped_server_is_started_once_and_a_dead_one_replaced() {
     bed.pass(2).await;
     bed.ready(2).await;
     assert!(bed.workers().iter().any(|one| one.id == victim && one.status == "ACTIVE"));
-    assert_eq!(bed.calls("nova.start_server"), 1);
+    assert_eq!(bed.calls("nova.server_action"), 1);
     // It stops again: it is not started a second time, and replaced ten minutes later.
     crash();
     bed.pass(8).await;
@@ -344,7 +345,7 @@ async fn f26_a_stopped_server_is_started_once_and_a_dead_one_replaced() {
     bed.pass(5).await;
     bed.ready(2).await;
     assert!(!exists(&bed, &victim.to_string()));
-    assert_eq!(bed.calls("nova.start_server"), 1);
+    assert_eq!(bed.calls("nova.server_action"), 1);
     assert!(bed.warnings().await.contains("NodeReplaced"), "{}", bed.warnings().await);
     bed.is_clean().await;
 }
