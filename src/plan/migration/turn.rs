@@ -43,10 +43,14 @@ impl<'a> Planner<'a> {
         self.plan.step(Step::Move(Event::Forward, Some(wave)), "somebody wants it forward again");
     }
 
-    /// New nodes that the way back had cordoned serve again. Returns whether there were any.
+    /// New nodes that the way back had cordoned serve again, and old ones that it had not given
+    /// back yet and whose wave has still to come again. Returns whether there were any.
     pub(super) fn give_back(&mut self) -> bool {
+        let migration = &self.s.migration;
+        let is_later = |n: &&Node| migration.wave_of(n.id) > migration.wave;
         let cordoned = |n: &&Node| n.desired == Desired::Present && n.drain.may_be_cordoned();
-        let cordoned: Vec<&Node> = self.new_nodes().filter(cordoned).collect();
+        let cordoned: Vec<&Node> =
+            self.new_nodes().chain(self.old().filter(is_later)).filter(cordoned).collect();
         for node in &cordoned {
             self.plan.step(Step::Uncordon(node.id), format!("{} is to serve again", node.name));
         }
