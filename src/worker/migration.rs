@@ -161,6 +161,7 @@ impl MigrationWorker {
         let now = self.context.now();
         let mut tx = self.context.fenced(work.lease).await?;
         progress::write(&mut tx, node, Change::Dismiss(why.to_owned()), now).await?;
+        heirs::give_up(&mut tx, node).await?;
         wake(&mut tx, WorkKind::Cluster, work.loaded.cluster.id, now).await?;
         tx.commit().await?;
         Ok(Done::Progress)
@@ -210,7 +211,7 @@ impl MigrationWorker {
                 migration_progress::move_pool(&mut tx, pool.id, to).await?;
             }
         }
-        if to == Phase::RolledBack {
+        if matches!(event, Event::Returned | Event::ForwardAnew) {
             let of = (migration.cluster_id, migration.id, migration.target);
             heirs::give_up_target(&mut tx, of).await?;
         }

@@ -14,7 +14,8 @@ pub struct LostRow {
     pub pool_id: PoolId,
     /// Where it was.
     pub cloud_id: CloudId,
-    /// Whose ledger its heir is given: its own, or its predecessor's if it was never given that.
+    /// Whose ledger its heir is given: its own, or its predecessor's if it was never given that, or
+    /// never served and so has none of its own.
     pub ledger_of: NodeId,
 }
 
@@ -26,7 +27,12 @@ pub async fn lost(
 ) -> Result<Vec<LostRow>, StoreError> {
     let rows = sqlx::query(
         "SELECT id, pool_id, cloud_id,
-                CASE WHEN carried IS NULL THEN coalesce(predecessor_id, id) ELSE id END AS ledger_of
+                CASE WHEN carried IS NULL
+                          AND (usable_at IS NULL
+                               OR EXISTS (SELECT 1 FROM nodes AS p
+                                          WHERE p.id = n.predecessor_id AND p.ledger <> '{}'))
+                     THEN coalesce(predecessor_id, id)
+                     ELSE id END AS ledger_of
          FROM nodes AS n
          WHERE cluster_id = $1 AND lost AND pool_id IS NOT NULL
            AND NOT EXISTS (

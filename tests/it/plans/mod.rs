@@ -17,7 +17,7 @@ use zcp::domain::cluster::ClusterPhase;
 use zcp::domain::harm::{Facts, Harm};
 use zcp::domain::ids::{CloudId, ClusterId, MigrationId, NodeId, PoolId};
 use zcp::domain::inventory::ServerStatus;
-use zcp::domain::migration::{Migration, MigrationNode, MigrationSpec, Phase};
+use zcp::domain::migration::{Event, Migration, MigrationNode, MigrationSpec, Phase};
 use zcp::domain::node::{Desired, Drain, Kubelet, Lineage, Node, Outside, Role, Signs};
 use zcp::domain::wave::assign;
 use zcp::plan::cluster::{self, Cloud, Cluster, Group, Heritage, Lost, NewNode};
@@ -49,6 +49,8 @@ pub(super) struct Model {
     /// Pods refuse to go.
     pub is_stuck: bool,
     heirs: BTreeMap<NodeId, NodeId>,
+    /// Who was given its predecessor's ledger.
+    carried: BTreeSet<NodeId>,
     pub nodes: Vec<Node>,
     pub migration: Option<Migration>,
     groups: BTreeMap<(Option<PoolId>, CloudId, u32), Outside>,
@@ -86,6 +88,7 @@ impl Model {
             lost: Vec::new(),
             is_stuck: false,
             heirs: BTreeMap::new(),
+            carried: BTreeSet::new(),
             nodes: Vec::new(),
             migration: None,
             groups: BTreeMap::new(),
@@ -238,8 +241,10 @@ impl Model {
                 node.desired = Desired::Absent;
                 node.trouble = Some(why.to_owned());
                 let (pool, cloud) = (node.pool_id, node.cloud_id);
-                let carried = !node.lineage.needs_carry;
-                let ledger_of = node.lineage.predecessor.filter(|_| !carried).unwrap_or(*id);
+                let is_blank = node.usable_at.is_none() || node.lineage.needs_carry;
+                let predecessor = node.lineage.predecessor;
+                let is_given = self.carried.contains(id) || !is_blank;
+                let ledger_of = predecessor.filter(|_| !is_given).unwrap_or(*id);
                 match (step, pool) {
                     (S::Replace(_) | S::FailNode(_), Some(pool)) => {
                         self.lost.push(Lost { id: *id, pool, cloud, ledger_of });
@@ -350,6 +355,9 @@ impl Model {
                 migration.phase_since = now;
                 migration.healthy_since = None;
                 migration.wave = wave.unwrap_or(migration.wave);
+                if matches!(event, Event::Returned | Event::ForwardAnew) {
+                    self.lost.retain(|lost| lost.cloud != migration.target);
+                }
                 if migration.phase == Phase::Committing {
                     self.pools.iter_mut().for_each(|pool| pool.cloud = migration.target);
                 }
@@ -377,7 +385,10 @@ impl Model {
                 node.kubelet.is_cordoned = false;
                 node.drain = Drain::Idle;
             }
-            S::Dismiss(id) => self.node(*id).desired = Desired::Absent,
+            S::Dismiss(id) => {
+                self.node(*id).desired = Desired::Absent;
+                self.give_up(*id);
+            }
         }
         self.migration = Some(migration);
     }
@@ -437,6 +448,7 @@ impl Model {
             heir.lineage.needs_carry = true;
         }
         self.node(id).lineage.needs_carry = false;
+        self.carried.insert(id);
     }
 
     pub fn workers(&self) -> impl Iterator<Item = &Node> {

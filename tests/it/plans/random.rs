@@ -3,6 +3,7 @@
 //! to rest where its users wanted it.
 //!
 //! `ZCP_WORLDS` says how many (300 by default), `ZCP_SEED` where to begin; a failure names its seed.
+//! `ZCP_STORY=1` prints every step.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -40,6 +41,8 @@ struct World {
     deaths: u32,
     /// Somebody scaled, or a node died: labels may have gone with what their owner gave up.
     is_disturbed: bool,
+    /// Every step is printed.
+    is_told: bool,
 }
 
 impl World {
@@ -49,7 +52,24 @@ impl World {
         let counts: Vec<u32> = (0..pools).map(|_| 1 + pick(&dice, 8)).collect();
         let model = Model::with_pools(&counts);
         let floors = vec![0; counts.len()];
-        Self { seed, dice, model, floors, late: Vec::new(), deaths: 0, is_disturbed: false }
+        Self {
+            seed,
+            dice,
+            model,
+            floors,
+            late: Vec::new(),
+            deaths: 0,
+            is_disturbed: false,
+            is_told: told("ZCP_STORY").is_some(),
+        }
+    }
+
+    /// Prints a step when the environment asks for the story.
+    #[expect(clippy::print_stdout, reason = "whoever repeats a run wants to know why")]
+    fn tell(&self, step: std::fmt::Arguments<'_>) {
+        if self.is_told {
+            println!("{} {step}", self.model.now);
+        }
     }
 
     fn chance(&self, percent: u32) -> bool {
@@ -119,7 +139,12 @@ impl World {
             }
         }
         let nodes: Vec<&Node> = self.model.workers().collect();
-        panic!("seed {}: no rest: {:#?}\n{nodes:#?}", self.seed, self.model.migration);
+        let waiting = self.model.migration_snapshot().map(|snapshot| migration::plan(&snapshot));
+        let waiting = (cluster::plan(&self.model.cluster_snapshot()).waiting, waiting);
+        panic!(
+            "seed {}: no rest: {waiting:#?}\n{:#?}\n{nodes:#?}",
+            self.seed, self.model.migration
+        );
     }
 
     fn mishaps(&mut self) {
@@ -190,6 +215,7 @@ impl World {
                 }
                 break;
             }
+            self.tell(format_args!("{} ({})", planned.step, planned.reason));
             self.check_step(&planned.step);
             let luck = if self.chance(4) { Luck::Error } else { Luck::Good };
             self.model.take(&planned.step, (&planned.reason, luck));
@@ -208,6 +234,8 @@ impl World {
                     }
                     break;
                 }
+                let phase = snapshot.migration.phase.as_str();
+                self.tell(format_args!("{phase}: {} ({})", planned.step, planned.reason));
                 self.check_cordon(&planned.step);
                 self.model.steer(&planned.step);
                 self.check();
