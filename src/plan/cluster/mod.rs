@@ -296,15 +296,25 @@ impl Planner<'_> {
         }
     }
 
-    /// Removes nodes until `count` are left.
+    /// Removes nodes until `count` are left. One that serves stays as long as the pool would have
+    /// fewer than it wants without it: the other side of a migration may still be coming up.
     fn shrink(&mut self, pool: &Pool, count: u32, here: &[&Node]) {
         let mut present: Vec<&&Node> =
             here.iter().filter(|n| n.desired == Desired::Present).collect();
         let surplus = present.len().saturating_sub(count as usize);
         let has = present.len();
         present.sort_by_key(|n| self.worth(n));
+        let all = self.snapshot.nodes.iter().filter(|n| n.pool_id == Some(pool.id));
+        let mut serving = all.filter(|n| n.is_serving()).count();
         for node in &present[..surplus] {
             let why = format!("pool {} wants {count} nodes and has {has}", pool.name);
+            if node.is_serving() {
+                if serving <= pool.count as usize {
+                    self.plan.wait(format!("{}: {why}, of which {serving} serve", node.name));
+                    continue;
+                }
+                serving -= 1;
+            }
             self.plan.step(Step::Dismiss(node.id), why);
         }
     }
