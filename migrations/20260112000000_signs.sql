@@ -10,7 +10,8 @@ ALTER TABLE nodes
     ADD COLUMN server_started_at timestamptz,
     ADD COLUMN server_host text,
     ADD COLUMN unready_since timestamptz,
-    ADD COLUMN token_until timestamptz;
+    ADD COLUMN token_until timestamptz,
+    ADD COLUMN failed text;
 
 -- Since when lists of the account's servers lack those of a cell that is down.
 ALTER TABLE accounts

@@ -207,6 +207,8 @@ pub struct Signs {
     pub unready_since: Option<Timestamp>,
     /// When its bootstrap token ends.
     pub token_until: Option<Timestamp>,
+    /// Why the one before failed in its place.
+    pub failed: Option<String>,
 }
 
 /// How far the drain of a node is.

@@ -33,6 +33,10 @@ impl Planner<'_> {
             return Some(why);
         }
         let since = node.server_intent_at.filter(|_| node.usable_at.is_none())?;
+        // Of a cloud that does not answer nothing is known, and nothing can be made there.
+        if !self.snapshot.clouds.get(&node.cloud_id).is_some_and(|cloud| cloud.is_ready) {
+            return None;
+        }
         (self.snapshot.now > since + self.snapshot.join_deadline).then(|| {
             format!(
                 "not usable {} s after its server was ordered",

@@ -81,6 +81,11 @@ impl fmt::Display for Step {
 
 /// Servers that may fail in one place before a person should look: each costs a join deadline.
 const TRIES: u32 = 3;
+/// The same where the cloud has no room. That comes back by itself, and with the back-off between
+/// tries this is an hour and a half.
+const TRIES_FOR_ROOM: u32 = 8;
+/// Nova's fault of a server for which no host has room.
+const NO_ROOM: &str = "No valid host";
 
 /// Plans what can be done now.
 pub fn plan(snapshot: &Snapshot) -> Plan<Step> {
@@ -190,11 +195,15 @@ impl<'a> Planner<'a> {
             self.plan.wait(reason);
         }
         let resumed = self.s.migration.resumed_at;
-        let worn = self
-            .new_nodes()
-            .find(|node| node.attempt >= TRIES && resumed.is_none_or(|at| node.created_at > at));
+        let tries = |node: &Node| match &node.signs.failed {
+            Some(why) if why.contains(NO_ROOM) => TRIES_FOR_ROOM,
+            _ => TRIES,
+        };
+        let worn = self.new_nodes().find(|node| {
+            node.attempt >= tries(node) && resumed.is_none_or(|at| node.created_at > at)
+        });
         if let Some(node) = worn {
-            let why = node.trouble.as_deref().unwrap_or("see the cluster's events");
+            let why = node.signs.failed.as_deref().unwrap_or("see the cluster's events");
             let reason = format!("{} servers in a row came to nothing: {why}", node.attempt);
             self.plan.step(Step::Pause(reason.clone()), reason);
         }

@@ -60,7 +60,7 @@ const COLUMNS: &str = "id, cluster_id, pool_id, cloud_id, account_id, role, memb
     group_id, server, server_id, server_intent_at, server_looked_at, server_status, server_fault,
     server_missing_since, secret, token, object, object_uid, kubelet, usable_at, drain,
     drain_started_at, was_cordoned, blockers, server_creates, server_deleting_since,
-    server_delete_sent_at, server_hidden_at, server_started_at, unready_since, token_until,
+    server_delete_sent_at, server_hidden_at, server_started_at, unready_since, token_until, failed,
     predecessor_id, heir_id, ledger, carried,
     (SELECT p.ledger FROM nodes AS p WHERE p.id = nodes.predecessor_id) AS heritage,
     (SELECT p.drain = 'idle' AND p.desired = 'present' FROM nodes AS p
@@ -189,6 +189,7 @@ fn read_signs(row: &PgRow) -> Result<Signs, StoreError> {
         started_at: at(row, "server_started_at")?,
         unready_since: at(row, "unready_since")?,
         token_until: at(row, "token_until")?,
+        failed: row.try_get("failed")?,
     })
 }
 
@@ -263,9 +264,9 @@ pub async fn insert(tx: &mut Tx, new: NewNodeRow) -> Result<(), StoreError> {
     let result = sqlx::query(
         "INSERT INTO nodes (id, cluster_id, pool_id, cloud_id, account_id, role, member, name,
              flavor, zone, job_id, group_id, attempt, not_before, secret, bundle_token_hash,
-             created_at, network, security_group, image, trouble)
+             created_at, network, security_group, image, trouble, failed)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17,
-                 $18, $19, $20, $21)",
+                 $18, $19, $20, $21, $21)",
     )
     .bind(new.id)
     .bind(new.cluster_id)
