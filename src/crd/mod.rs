@@ -169,13 +169,7 @@ impl ClusterMigrationSpec {
             target: wish.target.clone(),
             pools: wish.pools.clone(),
             waves: wish.waves.iter().map(WaveSpec::of).collect(),
-            drain: DrainSpec {
-                timeout_seconds: wish.drain.timeout_seconds,
-                at_deadline: wish.drain.at_deadline,
-                volume_timeout_seconds: wish.drain.volume_timeout_seconds,
-                evict_unhealthy: wish.drain.evict_unhealthy,
-                parallel: wish.drain.parallel,
-            },
+            drain: DrainSpec::of(&wish.drain),
             hold_seconds: wish.hold_seconds,
             commit: wish.commit,
             canary: wish.canary,
@@ -272,12 +266,18 @@ pub struct DrainSpec {
 
 impl Default for DrainSpec {
     fn default() -> Self {
+        Self::of(&migration::DrainSpec::default())
+    }
+}
+
+impl DrainSpec {
+    fn of(wish: &migration::DrainSpec) -> Self {
         Self {
-            timeout_seconds: 3600,
-            at_deadline: AtDeadline::Pause,
-            volume_timeout_seconds: 600,
-            evict_unhealthy: false,
-            parallel: None,
+            timeout_seconds: wish.timeout_seconds,
+            at_deadline: wish.at_deadline,
+            volume_timeout_seconds: wish.volume_timeout_seconds,
+            evict_unhealthy: wish.evict_unhealthy,
+            parallel: wish.parallel,
         }
     }
 }
