@@ -119,7 +119,7 @@ struct Mark {
 
 /// What reading changes: it stays unpacked.
 #[derive(Debug, Default)]
-struct Kept(Option<(Counters, Faults)>);
+struct Kept(Option<Box<(Counters, Faults)>>);
 
 impl Mark {
     fn of(state: &State) -> Self {
@@ -313,8 +313,8 @@ impl Body {
             let (packed, kept) = (std::mem::take(packed), std::mem::take(kept));
             let snapshot = KubeSnapshot::unpack(&packed).expect("it was written by `pack`");
             let mut state = snapshot.into_state();
-            if let Some((counters, faults)) = kept.0 {
-                (state.counters, state.faults) = (counters, faults);
+            if let Some(read) = kept.0 {
+                (state.counters, state.faults) = *read;
             }
             let unpacked = Some((packed, Mark::of(&state)));
             self.form = Form::Awake(Box::new(Awake { state, unpacked }));
@@ -346,7 +346,7 @@ impl Body {
         };
         if let Ok(packed) = packed {
             let read = (std::mem::take(&mut state.counters), std::mem::take(&mut state.faults));
-            self.form = Form::Asleep { packed, next_due, kept: Kept(Some(read)) };
+            self.form = Form::Asleep { packed, next_due, kept: Kept(Some(Box::new(read))) };
         }
     }
 }
