@@ -18,7 +18,7 @@ pub async fn run(rig: &Rig, fleet: &str, size: Size) -> anyhow::Result<Vec<Figur
         let since = Instant::now();
         let page = rig.ask(&format!("/v1/clusters?limit=100{after}")).await?;
         times.push(since.elapsed());
-        cursor = page["next_cursor"].as_str().unwrap_or_default().to_owned();
+        page["next_cursor"].as_str().unwrap_or_default().clone_into(&mut cursor);
     }
     let (half, most) = (percentile(&mut times, 50), percentile(&mut times, 99));
     Ok(vec![

@@ -11,10 +11,10 @@ use crate::rig::{Rig, failed};
 use crate::{Figure, Size, fleet};
 
 /// Calls a second that each cloud takes, and servers that it builds at once: the defaults.
-const RATE: f64 = 20.0;
+const RATE: u32 = 20;
 const BUILDS: u32 = 20;
 /// The budget's burst, see `openstack::budget`: what may come at once after a quiet time.
-const BURST: f64 = 2.0 * RATE;
+const BURST: f64 = 2.0 * RATE as f64;
 const WORKERS: u32 = 6;
 const SOAK_SECONDS: u32 = 3;
 /// From the accepted create to ACTIVE, to the start of user data, to the join.
@@ -128,7 +128,7 @@ fn budget_used(seen: &[(f64, f64)]) -> f64 {
     let mut most = 0.0_f64;
     for (n, (begin, before)) in seen.iter().enumerate() {
         for (end, after) in &seen[n + 1..] {
-            most = most.max((after - before) / (BURST + RATE * (end - begin)));
+            most = most.max((after - before) / (BURST + f64::from(RATE) * (end - begin)));
         }
     }
     most
@@ -151,7 +151,7 @@ async fn counters(rig: &Rig, cloud: &str) -> anyhow::Result<Counters> {
 }
 
 fn judge(count: usize, alone: &Crowd, together: &Crowd) -> Vec<Figure> {
-    let by_calls = (together.calls - BURST) / RATE;
+    let by_calls = (together.calls - BURST) / f64::from(RATE);
     let by_builds = together.builds * BUILD.as_secs_f64() / f64::from(BUILDS);
     let bound = by_calls.max(by_builds).max(alone.makespan);
     println!(

@@ -3,6 +3,8 @@
 //! Each copy has other ids, names and addresses, the same ones in the simulation and in the
 //! database, so the service finds a fleet that is as it would have made it.
 
+use std::collections::BTreeSet;
+
 use anyhow::Context as _;
 use serde_json::{Value, json};
 use sqlx::Row as _;
@@ -19,6 +21,8 @@ use crate::rig::Rig;
 const CHUNK: usize = 25;
 /// First number of the clouds' networks that is not used by anything else here.
 const NETWORKS: usize = 100;
+/// Place in a network before which its gateway and services are.
+const FIRST_ADDRESS: usize = 16;
 /// Container images that each kubelet reports, so that a Node object has more than 4 KB.
 const NODE_IMAGES: u32 = 14;
 /// Tables with a cluster's rows, in the order of their references, and how they are found.
@@ -146,17 +150,33 @@ impl Original {
     fn words_of(&self, number: usize) -> Vec<String> {
         let cluster = &self.words[1];
         let addresses = self.kinds.iter().filter(|kind| matches!(kind, Kind::Address(_))).count();
+        let taken = self.taken();
         let word = |(word, kind): (&String, &Kind)| match kind {
             Kind::Id => SystemIds.uuid().to_string(),
             Kind::Name => word.replacen(cluster.as_str(), &format!("{cluster}-{number}"), 1),
             Kind::Address(place) => {
-                // The original's own addresses are at the network's begin.
-                let place = number * addresses + place + 8;
+                let mut place = FIRST_ADDRESS + (number - 1) * addresses + place;
+                for taken in &taken {
+                    place += usize::from(*taken <= place);
+                }
                 let network = self.vip.split('.').take(2).collect::<Vec<_>>().join(".");
                 format!("{network}.{}.{}", place / 256, place % 256)
             }
         };
         self.words.iter().zip(&self.kinds).map(word).collect()
+    }
+
+    /// Places of the original's own addresses in its network, in order.
+    fn taken(&self) -> BTreeSet<usize> {
+        let addresses =
+            self.words.iter().zip(&self.kinds).filter(|(_, kind)| matches!(kind, Kind::Address(_)));
+        let place = |word: &String| {
+            let mut parts = word.rsplit('.').map_while(|part| part.parse::<usize>().ok());
+            let (last, third) = (parts.next()?, parts.next()?);
+            Some(third * 256 + last)
+        };
+        let places = addresses.filter_map(|(word, _)| place(word));
+        places.filter(|place| *place >= FIRST_ADDRESS).collect()
     }
 
     /// Writes the rows of copies.

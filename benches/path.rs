@@ -131,7 +131,8 @@ fn critical_path(nodes: u64) -> SignedDuration {
         let at_once = if number == 0 { 1 } else { nodes.div_ceil(10) };
         let by_budget = u64::from(DOWN_AT_ONCE / PODS_PER_NODE);
         let builds = new.div_ceil(BUILDS) * BUILD;
-        let boot = BOOT + JOIN + READY + POD_READY;
+        // The CNI's pod starts while the kubelet gets ready.
+        let boot = BOOT + JOIN + READY.max(POD_READY);
         let drains = new.div_ceil(at_once.min(by_budget)) * DRAIN;
         println!(
             "path: wave {}: {new} nodes: builds {builds} s ({BUILDS} at once), boot and join \

@@ -16,11 +16,12 @@ use zcp::cli::profile::Profile;
 use zcp::clock::{Ids as _, SystemIds};
 use zcp::dev::postgres::{EmbeddedPostgres, PostgresOptions};
 use zcp::sim::WorldSettings;
+use zcp::store::seal::KeyRing;
 
 use crate::usage;
 
 /// How long a program may take to answer for the first time.
-const START: Duration = Duration::from_secs(120);
+const START: Duration = Duration::from_mins(2);
 const LOOK: Duration = Duration::from_millis(20);
 
 /// The programs, and how to speak with them.
@@ -110,7 +111,7 @@ impl Rig {
         std::fs::write(self.folder.join("zcpd.toml"), config)?;
         let key = self.folder.join("seal.key");
         if !key.exists() {
-            std::fs::write(&key, self.new_keys())?;
+            std::fs::write(&key, KeyRing::generate("bench", &SystemIds))?;
         }
         let since = Instant::now();
         let arguments = ["serve", "--config", "{}/zcpd.toml"].map(str::to_owned);
@@ -119,14 +120,10 @@ impl Rig {
         Ok(since.elapsed())
     }
 
-    fn new_keys(&self) -> String {
-        zcp::store::seal::KeyRing::generate("bench", &SystemIds).to_string()
-    }
-
     /// The sealing keys that the service was given.
-    pub fn keys(&self) -> anyhow::Result<zcp::store::seal::KeyRing> {
+    pub fn keys(&self) -> anyhow::Result<KeyRing> {
         let text = std::fs::read_to_string(self.folder.join("seal.key"))?;
-        Ok(zcp::store::seal::KeyRing::parse(&text)?)
+        Ok(KeyRing::parse(&text)?)
     }
 
     /// Stops `zcpd serve` as an operator does.
@@ -274,7 +271,7 @@ fn spawn(folder: &std::path::Path, log: &str, arguments: &[String]) -> anyhow::R
         .kill_on_drop(true)
         .spawn()?;
     let leash = process.stdin.take();
-    Ok(Running { process, leash: leash })
+    Ok(Running { process, leash })
 }
 
 async fn wait_for(what: &str, is_there: impl AsyncFn() -> bool) -> anyhow::Result<()> {
