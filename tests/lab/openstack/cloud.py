@@ -6,6 +6,7 @@ STATE/CLOUD/vms/           one JSON record for each server on a hypervisor
 STATE/CLOUD/faults/        fault files, see plugins/nova_virt/lab.py
 STATE/golden/CLOUD/        the data of the freshly seeded cloud, copied back by reset
 """
+import contextlib
 import glob
 import hashlib
 import os
@@ -239,6 +240,11 @@ class Cloud:
         # the broker keeps nothing worth keeping, and an old queue only confuses
         if not process.read(self.pid_file("rabbit")):
             shutil.rmtree(self.path("data/rabbit"), ignore_errors=True)
+        # a machine that went down left its pid files: nothing of theirs runs
+        for service in self.services():
+            if not process.read(self.pid_file(service)):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(self.pid_file(service))
         self.start_base()
         self.start_services()
         self.wait_ready()
