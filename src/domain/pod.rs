@@ -317,11 +317,10 @@ impl BudgetView {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn pod() -> PodView {
-        PodView {
+impl PodView {
+    /// A replica that runs well, for tests.
+    pub(crate) fn example() -> Self {
+        Self {
             pod: PodRef { namespace: "shop".into(), name: "web-0".into(), uid: "u".into() },
             node: Some("n".into()),
             phase: PodPhase::Running,
@@ -344,11 +343,16 @@ mod tests {
             created_at: Timestamp::UNIX_EPOCH,
         }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
 
     fn daemon(owner: DaemonSetOwner) -> PodView {
         let name = "cni".into();
         let owner = Controller { kind: "DaemonSet".into(), name, daemon_set: owner };
-        PodView { controller: Some(owner), ..pod() }
+        PodView { controller: Some(owner), ..PodView::example() }
     }
 
     #[test]
@@ -356,28 +360,34 @@ mod tests {
         let skip = |reason| PodClass::Skip(reason);
         let later = Some(Timestamp::UNIX_EPOCH);
         let cases = [
-            (pod(), PodClass::Evict),
-            (PodView { is_mirror: true, ..pod() }, skip(SkipReason::Mirror)),
+            (PodView::example(), PodClass::Evict),
+            (PodView { is_mirror: true, ..PodView::example() }, skip(SkipReason::Mirror)),
             (daemon(DaemonSetOwner::Living), skip(SkipReason::DaemonSet)),
             (daemon(DaemonSetOwner::Gone), PodClass::Evict),
-            (PodView { phase: PodPhase::Pending, ..pod() }, PodClass::Evict),
-            (PodView { phase: PodPhase::Succeeded, ..pod() }, PodClass::Delete),
-            (PodView { phase: PodPhase::Failed, ..pod() }, PodClass::Delete),
-            (PodView { deletion_at: later, ..pod() }, PodClass::Wait(WaitReason::Terminating)),
+            (PodView { phase: PodPhase::Pending, ..PodView::example() }, PodClass::Evict),
+            (PodView { phase: PodPhase::Succeeded, ..PodView::example() }, PodClass::Delete),
+            (PodView { phase: PodPhase::Failed, ..PodView::example() }, PodClass::Delete),
             (
-                PodView { deletion_at: later, phase: PodPhase::Failed, ..pod() },
+                PodView { deletion_at: later, ..PodView::example() },
                 PodClass::Wait(WaitReason::Terminating),
             ),
-            (PodView { drain_wish: Some(DrainWish::Skip), ..pod() }, skip(SkipReason::Label)),
             (
-                PodView { drain_wish: Some(DrainWish::WaitCompleted), ..pod() },
+                PodView { deletion_at: later, phase: PodPhase::Failed, ..PodView::example() },
+                PodClass::Wait(WaitReason::Terminating),
+            ),
+            (
+                PodView { drain_wish: Some(DrainWish::Skip), ..PodView::example() },
+                skip(SkipReason::Label),
+            ),
+            (
+                PodView { drain_wish: Some(DrainWish::WaitCompleted), ..PodView::example() },
                 PodClass::Wait(WaitReason::Completion),
             ),
             (
                 PodView {
                     drain_wish: Some(DrainWish::WaitCompleted),
                     phase: PodPhase::Succeeded,
-                    ..pod()
+                    ..PodView::example()
                 },
                 PodClass::Delete,
             ),
@@ -390,7 +400,10 @@ mod tests {
     #[test]
     fn a_silent_node_is_not_waited_for_once_its_pod_was_told_to_stop() {
         let asked = Timestamp::from_second(1_000).unwrap();
-        let pod = PodView { deletion_at: Some(asked + SignedDuration::from_secs(30)), ..pod() };
+        let pod = PodView {
+            deletion_at: Some(asked + SignedDuration::from_secs(30)),
+            ..PodView::example()
+        };
         let waits = PodClass::Wait(WaitReason::Terminating);
         assert_eq!(classify_unreachable(&pod, asked + SignedDuration::from_secs(1)), waits);
         assert_eq!(
@@ -408,7 +421,12 @@ mod tests {
             handle: None,
             is_node_bound: true,
         };
-        let hurt = PodView { controller: None, has_empty_dir: true, claims: vec![claim], ..pod() };
+        let hurt = PodView {
+            controller: None,
+            has_empty_dir: true,
+            claims: vec![claim],
+            ..PodView::example()
+        };
         assert_eq!(
             concerns(&hurt),
             [PodConcern::NoController, PodConcern::NodeBoundVolume, PodConcern::EmptyDir]
@@ -416,6 +434,6 @@ mod tests {
         assert_eq!(concerns(&PodView { is_mirror: true, ..hurt }), []);
         let orphan = daemon(DaemonSetOwner::Gone);
         assert_eq!(concerns(&orphan), [PodConcern::OrphanOfDaemonSet]);
-        assert_eq!(concerns(&pod()), []);
+        assert_eq!(concerns(&PodView::example()), []);
     }
 }

@@ -1,5 +1,3 @@
-use std::collections::BTreeMap;
-
 use uuid::Uuid;
 
 use super::*;
@@ -13,25 +11,12 @@ fn at(second: i64) -> Timestamp {
 fn pod(name: &str) -> PodView {
     PodView {
         pod: PodRef { namespace: "shop".into(), name: name.into(), uid: name.into() },
-        node: Some("n".into()),
-        phase: PodPhase::Running,
-        is_ready: true,
-        is_mirror: false,
         controller: Some(Controller {
             kind: "ReplicaSet".into(),
             name: format!("{name}-5d8f"),
             daemon_set: DaemonSetOwner::No,
         }),
-        deletion_at: None,
-        grace_seconds: 30,
-        has_empty_dir: false,
-        claims: vec![],
-        priority: 0,
-        drain_wish: None,
-        order: 0,
-        finalizers: vec![],
-        labels: BTreeMap::new(),
-        created_at: Timestamp::UNIX_EPOCH,
+        ..PodView::example()
     }
 }
 

@@ -169,27 +169,9 @@ async fn name_budgets(
 mod tests {
     use super::*;
     use crate::domain::blocker::BudgetNumbers;
-    use crate::domain::pod::{PodPhase, PodRef};
 
     fn pod() -> PodView {
-        PodView {
-            pod: PodRef { namespace: "shop".into(), name: "web-0".into(), uid: "u".into() },
-            node: Some("n".into()),
-            phase: PodPhase::Running,
-            is_ready: true,
-            is_mirror: false,
-            controller: None,
-            deletion_at: None,
-            grace_seconds: 30,
-            has_empty_dir: false,
-            claims: vec![],
-            priority: 0,
-            drain_wish: None,
-            order: 0,
-            finalizers: vec![],
-            labels: BTreeMap::new(),
-            created_at: jiff::Timestamp::UNIX_EPOCH,
-        }
+        PodView { controller: None, ..PodView::example() }
     }
 
     #[test]

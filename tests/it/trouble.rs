@@ -6,20 +6,8 @@ use sqlx::Row;
 use zcp::domain::ids::MigrationId;
 use zcp::domain::migration::{Phase, Verb};
 use zcp::sim::faults::{Chance, Effect, Mishap, Power, Rule, Trouble};
-use zcp::worker::Driver;
-use zcp::worker::crash::CrashPoints;
 
-use crate::support::world::{TestWorld, WorldOptions};
-
-async fn world() -> (TestWorld, Driver) {
-    let world = TestWorld::new(WorldOptions::default()).await;
-    let driver = world.replica(CrashPoints::none());
-    (world, driver)
-}
-
-fn on(world: &TestWorld, cloud: &str, change: impl FnOnce(&mut zcp::sim::cloud::Cloud)) {
-    world.sim.with_cloud(cloud, |cloud, _| change(cloud)).expect("a cloud");
-}
+use crate::support::world::TestWorld;
 
 fn two_waves() -> Value {
     json!({
@@ -34,31 +22,27 @@ async fn waiting(world: &TestWorld, id: MigrationId) -> String {
     row.fetch_one(world.db.store.pool()).await.expect("a migration").get(0)
 }
 
-/// Lets world time pass, at least `seconds`.
-async fn pass(world: &TestWorld, driver: &Driver, seconds: i64) {
-    let end = world.db.now() + jiff::SignedDuration::from_secs(seconds);
-    while world.db.now() < end {
-        world.tick(driver).await;
-        world.pass_time().await;
-    }
-}
-
 #[tokio::test]
 async fn f05_a_full_target_is_waited_for_and_costs_no_ports() {
-    let (mut world, driver) = world().await;
+    let (mut world, driver) = TestWorld::started().await;
     let cluster = world.cluster(&driver, "alpha", 2).await;
     world.floor.insert(cluster, 2);
-    on(&world, "west", |cloud| cloud.faults.full = true);
+    world.change("west", |cloud| cloud.faults.full = true);
     let migration = world.migrate(cluster, two_waves()).await;
     world.until(&driver, migration, Phase::Provisioning).await;
-    pass(&world, &driver, 1800).await;
+    world.pass(&driver, 1800).await;
     assert_eq!(world.phase(migration).await, Phase::Provisioning);
     let on_west =
         |truth: &zcp::sim::Truth| truth.ports.iter().filter(|p| p.cloud == "west").count();
     let ports = on_west(&world.sim.truth());
     assert!(ports <= 2, "{ports} ports for one wanted node");
     assert!(waiting(&world, migration).await.contains("0 of 1 new nodes"));
-    on(&world, "west", |cloud| cloud.faults.full = false);
+    world.pass(&driver, 7200).await;
+    let why = waiting(&world, migration).await;
+    assert!(why.contains("paused: 8 servers in a row") && why.contains("No valid host"), "{why}");
+    assert!(on_west(&world.sim.truth()) <= 2, "{why}");
+    world.change("west", |cloud| cloud.faults.full = false);
+    world.steer(migration, Verb::Resume).await;
     world.until(&driver, migration, Phase::Succeeded).await;
     world.floor.clear();
     world.delete(&driver, cluster).await;
@@ -68,8 +52,8 @@ async fn f05_a_full_target_is_waited_for_and_costs_no_ports() {
 #[tokio::test]
 async fn f01_a_create_that_was_answered_504_but_done_makes_one_server() {
     for effect in [Effect::DoneButAnswered { status: 504 }, Effect::DoneButCut] {
-        let (world, driver) = world().await;
-        on(&world, "east", |cloud| {
+        let (world, driver) = TestWorld::started().await;
+        world.change("east", |cloud| {
             let rule = Rule::new("nova", "create_server", effect, Chance::next(3));
             cloud.faults.rules.push(rule);
         });
@@ -85,8 +69,8 @@ async fn f01_a_create_that_was_answered_504_but_done_makes_one_server() {
 
 #[tokio::test]
 async fn a_port_create_that_was_cut_off_makes_one_port() {
-    let (world, driver) = world().await;
-    on(&world, "east", |cloud| {
+    let (world, driver) = TestWorld::started().await;
+    world.change("east", |cloud| {
         let effect = Effect::DoneButCut;
         cloud.faults.rules.push(Rule::new("neutron", "create_port", effect, Chance::next(4)));
     });
@@ -96,7 +80,7 @@ async fn a_port_create_that_was_cut_off_makes_one_port() {
 
 #[tokio::test]
 async fn a_budget_that_allows_nothing_is_named_and_then_lets_go() {
-    let (mut world, driver) = world().await;
+    let (mut world, driver) = TestWorld::started().await;
     let cluster = world.cluster(&driver, "alpha", 2).await;
     world.floor.insert(cluster, 2);
     world.deploy(cluster, (2, 2)).await;
@@ -107,7 +91,7 @@ async fn a_budget_that_allows_nothing_is_named_and_then_lets_go() {
             waiting(world, migration).await.contains("disruption budget")
         })
         .await;
-    pass(&world, &driver, 300).await;
+    world.pass(&driver, 300).await;
     assert_eq!(world.phase(migration).await, Phase::Draining, "it waits");
     assert_eq!(world.ready_pods(cluster), 2, "and evicts nobody");
     let budget = "/apis/policy/v1/namespaces/default/poddisruptionbudgets/web";
@@ -118,7 +102,7 @@ async fn a_budget_that_allows_nothing_is_named_and_then_lets_go() {
 
 #[tokio::test]
 async fn a_budget_is_kept_at_every_moment_of_a_migration() {
-    let (world, driver) = world().await;
+    let (world, driver) = TestWorld::started().await;
     let cluster = world.cluster(&driver, "alpha", 3).await;
     world.deploy(cluster, (6, 5)).await;
     world.settle(&driver, "pods run", async |world| world.ready_pods(cluster) == 6).await;
@@ -134,7 +118,7 @@ async fn a_budget_is_kept_at_every_moment_of_a_migration() {
 
 #[tokio::test]
 async fn a_drain_that_passes_its_deadline_pauses_and_says_who_blocks() {
-    let (world, driver) = world().await;
+    let (world, driver) = TestWorld::started().await;
     let cluster = world.cluster(&driver, "alpha", 1).await;
     world.deploy(cluster, (1, 1)).await;
     world.settle(&driver, "the pod runs", async |world| world.ready_pods(cluster) == 1).await;
@@ -157,20 +141,20 @@ async fn a_drain_that_passes_its_deadline_pauses_and_says_who_blocks() {
 
 #[tokio::test]
 async fn rollback_works_with_the_target_cloud_dead() {
-    let (mut world, driver) = world().await;
+    let (mut world, driver) = TestWorld::started().await;
     let cluster = world.cluster(&driver, "alpha", 2).await;
     world.floor.insert(cluster, 2);
     let mut wish = two_waves();
     wish["waves"][0]["gate"] = json!("approval");
     let migration = world.migrate(cluster, wish).await;
     world.until(&driver, migration, Phase::Approval).await;
-    on(&world, "west", |cloud| cloud.faults.power = Power::Refusing);
+    world.change("west", |cloud| cloud.faults.power = Power::Refusing);
     world.steer(migration, Verb::Rollback).await;
     world.until(&driver, migration, Phase::RolledBack).await;
     assert_eq!(world.serving(cluster), 2);
     let left = world.sim.truth().servers.iter().filter(|s| s.cloud == "west").count();
     assert_eq!(left, 1, "the dead cloud still has the server");
-    on(&world, "west", |cloud| cloud.faults.power = Power::Up);
+    world.change("west", |cloud| cloud.faults.power = Power::Up);
     world
         .settle(&driver, "the target is cleaned when it is back", async |world| {
             world.sim.truth().servers.iter().all(|server| server.cloud == "east")
@@ -181,8 +165,8 @@ async fn rollback_works_with_the_target_cloud_dead() {
 #[tokio::test]
 async fn f06_servers_that_never_join_or_never_build_are_replaced() {
     for trouble in [Trouble::NeverJoins, Trouble::StuckInBuild, Trouble::SpawnError] {
-        let (world, driver) = world().await;
-        on(&world, "east", |cloud| {
+        let (world, driver) = TestWorld::started().await;
+        world.change("east", |cloud| {
             let mishap = Mishap { name: Some("-web-".to_owned()), ..Mishap::next(trouble, 1) };
             cloud.faults.mishaps.push(mishap);
         });
@@ -196,7 +180,7 @@ async fn f06_servers_that_never_join_or_never_build_are_replaced() {
 
 #[tokio::test]
 async fn f31_a_server_that_somebody_deleted_is_replaced_after_a_second_look() {
-    let (world, driver) = world().await;
+    let (world, driver) = TestWorld::started().await;
     let cluster = world.cluster(&driver, "alpha", 2).await;
     let truth = world.sim.truth();
     let victim = truth.servers.iter().find(|s| s.name.contains("-web-")).expect("a worker").id;
@@ -216,13 +200,13 @@ async fn f31_a_server_that_somebody_deleted_is_replaced_after_a_second_look() {
 
 #[tokio::test]
 async fn f18_an_empty_list_of_servers_harms_nobody() {
-    let (world, driver) = world().await;
+    let (world, driver) = TestWorld::started().await;
     let cluster = world.cluster(&driver, "alpha", 2).await;
-    on(&world, "east", |cloud| {
+    world.change("east", |cloud| {
         let rule = Rule::new("nova", "list_servers", Effect::Empty, Chance::next(20));
         cloud.faults.rules.push(rule);
     });
-    pass(&world, &driver, 600).await;
+    world.pass(&driver, 600).await;
     let truth = world.sim.truth();
     assert_eq!((truth.servers.len(), truth.deleted_servers.len()), (3, 0));
     assert!(world.is_ready(cluster).await);
@@ -230,7 +214,7 @@ async fn f18_an_empty_list_of_servers_harms_nobody() {
 
 #[tokio::test]
 async fn a_foreign_cordon_survives_a_rollback() {
-    let (world, driver) = world().await;
+    let (world, driver) = TestWorld::started().await;
     let cluster = world.cluster(&driver, "alpha", 2).await;
     let kube = world.kube_of(cluster).expect("an API");
     let nodes = kube.objects("nodes");
@@ -244,19 +228,19 @@ async fn a_foreign_cordon_survives_a_rollback() {
     world.until(&driver, migration, Phase::Approval).await;
     world.steer(migration, Verb::Rollback).await;
     world.until(&driver, migration, Phase::RolledBack).await;
-    pass(&world, &driver, 60).await;
+    world.pass(&driver, 60).await;
     assert_eq!(world.cordons(cluster), 1, "the cordon that was there before is still there");
 }
 
 #[tokio::test]
 async fn a_paused_migration_goes_on_only_when_it_is_resumed() {
-    let (world, driver) = world().await;
+    let (world, driver) = TestWorld::started().await;
     let cluster = world.cluster(&driver, "alpha", 2).await;
     let migration = world.migrate(cluster, two_waves()).await;
     world.until(&driver, migration, Phase::Provisioning).await;
     world.steer(migration, Verb::Pause).await;
     world.steer(migration, Verb::Pause).await;
-    pass(&world, &driver, 600).await;
+    world.pass(&driver, 600).await;
     assert_eq!(world.phase(migration).await, Phase::Provisioning);
     world.steer(migration, Verb::Resume).await;
     world.until(&driver, migration, Phase::Succeeded).await;
@@ -264,7 +248,7 @@ async fn a_paused_migration_goes_on_only_when_it_is_resumed() {
 
 #[tokio::test]
 async fn a_migration_ends_early_only_before_its_first_server() {
-    let (world, driver) = world().await;
+    let (world, driver) = TestWorld::started().await;
     let cluster = world.cluster(&driver, "alpha", 1).await;
     let migration = world.migrate(cluster, two_waves()).await;
     world.steer(migration, Verb::Cancel).await;
@@ -276,7 +260,7 @@ async fn a_migration_ends_early_only_before_its_first_server() {
 
 #[tokio::test]
 async fn f68_builds_in_flight_stay_within_the_clouds_limit() {
-    let (world, driver) = world().await;
+    let (world, driver) = TestWorld::started().await;
     sqlx::query(
         "UPDATE clouds SET spec = jsonb_set(spec, '{limits,builds_in_flight}', '2'),
                            generation = generation + 1",
@@ -291,7 +275,7 @@ async fn f68_builds_in_flight_stay_within_the_clouds_limit() {
 
 #[tokio::test]
 async fn labels_that_somebody_removes_come_back() {
-    let (world, driver) = world().await;
+    let (world, driver) = TestWorld::started().await;
     let cluster = world.cluster(&driver, "alpha", 1).await;
     let kube = world.kube_of(cluster).expect("an API");
     let labelled = |world: &TestWorld| {
@@ -312,10 +296,10 @@ async fn labels_that_somebody_removes_come_back() {
 
 #[tokio::test]
 async fn a_removed_cloud_is_not_looked_at_any_more() {
-    let (world, driver) = world().await;
-    pass(&world, &driver, 60).await;
+    let (world, driver) = TestWorld::started().await;
+    world.pass(&driver, 60).await;
     zcp::app::clouds::remove(&world.app, &world.ask, "west", None).await.expect("removed");
-    pass(&world, &driver, 1800).await;
+    world.pass(&driver, 1800).await;
     let row = sqlx::query(
         "SELECT count(*) FROM work_items
          JOIN accounts ON accounts.id = resource_id JOIN clouds ON clouds.id = cloud_id

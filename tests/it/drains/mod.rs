@@ -8,7 +8,6 @@ mod pods;
 mod refusals;
 
 use http::Method;
-use jiff::SignedDuration;
 use serde_json::{Value, json};
 use sqlx::Row;
 use zcp::domain::blocker::Blocker;
@@ -86,11 +85,7 @@ impl Bed {
 
     /// Lets world time pass.
     async fn pass(&self, seconds: i64) {
-        let end = self.world.db.now() + SignedDuration::from_secs(seconds);
-        while self.world.db.now() < end {
-            self.world.tick(&self.driver).await;
-            self.world.pass_time().await;
-        }
+        self.world.pass(&self.driver, seconds).await;
     }
 
     async fn blockers(&self) -> Vec<Blocker> {

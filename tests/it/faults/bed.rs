@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use jiff::SignedDuration;
 use sqlx::Row;
 use tokio::sync::OnceCell;
 use zcp::domain::ids::ClusterId;
@@ -61,7 +60,7 @@ impl Bed {
 
     /// Changes the cloud east.
     pub fn east(&self, change: impl FnOnce(&mut Cloud)) {
-        self.world.sim.with_cloud("east", |cloud, _| change(cloud)).expect("east");
+        self.world.change("east", change);
     }
 
     /// Spoils calls of east's Nova or Neutron.
@@ -99,11 +98,7 @@ impl Bed {
 
     /// Lets world time pass.
     pub async fn pass(&self, minutes: i64) {
-        let end = self.world.db.now() + SignedDuration::from_mins(minutes);
-        while self.world.db.now() < end {
-            self.world.tick(&self.driver).await;
-            self.world.pass_time().await;
-        }
+        self.world.pass(&self.driver, minutes * 60).await;
     }
 
     /// Waits until so many workers of `shop` serve and all is as wanted.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 use zcp::domain::migration::{Phase, Verb};
-use zcp::openstack::neutron::CreatePort;
+use zcp::openstack::neutron::{CreatePort, PortFilter};
 use zcp::openstack::nova::CreateServer;
 use zcp::sim::faults::{Chance, Effect, Trouble};
 
@@ -62,7 +62,7 @@ async fn f03_a_foreign_twin_stops_its_node_and_a_leftover_of_ours_is_swept() {
     bed.ready(3).await;
     bed.world.settle(&bed.driver, "it is swept", async |_| !exists(&bed, &leftover)).await;
     let client = client(&bed.world);
-    for port in client.list_ports(&Default::default()).await.expect("a list") {
+    for port in client.list_ports(&PortFilter::default()).await.expect("a list") {
         if port.name.is_empty() && port.description.is_empty() && port.device_id.is_empty() {
             client.delete_port(&port.id).await.expect("made by this test");
         }
@@ -75,7 +75,8 @@ async fn f07_a_full_quota_is_named_and_asked_for_again_each_five_minutes() {
     for (quota, words) in [("instances", "instances"), ("ports", "port")] {
         let bed = Bed::new().await;
         let truth = bed.world.sim.truth();
-        let (servers, ports) = (truth.servers.len() as u32, truth.ports.len() as u32);
+        let [servers, ports] = [truth.servers.len(), truth.ports.len()]
+            .map(|count| u32::try_from(count).expect("a few"));
         bed.east(|cloud| match quota {
             "instances" => cloud.settings.quota.instances = servers,
             _ => cloud.settings.quota.ports = ports,

@@ -10,17 +10,7 @@ use zcp::sim::faults::Power;
 use zcp::worker::Driver;
 use zcp::worker::crash::CrashPoints;
 
-use crate::support::world::{TestWorld, WorldOptions};
-
-async fn world() -> (TestWorld, Driver) {
-    let world = TestWorld::new(WorldOptions::default()).await;
-    let driver = world.replica(CrashPoints::none());
-    (world, driver)
-}
-
-fn on(world: &TestWorld, cloud: &str, change: impl FnOnce(&mut zcp::sim::cloud::Cloud)) {
-    world.sim.with_cloud(cloud, |cloud, _| change(cloud)).expect("a cloud");
-}
+use crate::support::world::TestWorld;
 
 /// One node, an approval, the rest, a long hold.
 fn careful() -> Value {
@@ -32,14 +22,6 @@ fn careful() -> Value {
         ],
         "hold_seconds": 86_400,
     })
-}
-
-async fn pass(world: &TestWorld, driver: &Driver, seconds: i64) {
-    let end = world.db.now() + jiff::SignedDuration::from_secs(seconds);
-    while world.db.now() < end {
-        world.tick(driver).await;
-        world.pass_time().await;
-    }
 }
 
 /// Whether a condition of a migration holds; none if it was never judged.
@@ -76,7 +58,7 @@ fn kill(world: &TestWorld, (cloud, server): (&str, uuid::Uuid)) {
 
 #[tokio::test]
 async fn f65_what_owners_put_on_a_node_survives_its_repair_in_the_middle() {
-    let (world, driver) = world().await;
+    let (world, driver) = TestWorld::started().await;
     let cluster = world.cluster(&driver, "alpha", 2).await;
     let mut names = world.worker_names(cluster);
     names.sort();
@@ -84,7 +66,7 @@ async fn f65_what_owners_put_on_a_node_survives_its_repair_in_the_middle() {
         "labels": {"disk": "ssd"}, "annotations": {"shop.example/note": "keep"}}});
     patch_node(&world, cluster, (&names[0], marks)).await;
     patch_node(&world, cluster, (&names[1], json!({"metadata": {"labels": {"rack": "7"}}}))).await;
-    pass(&world, &driver, 60).await;
+    world.pass(&driver, 60).await;
     let migration = world.migrate(cluster, careful()).await;
     world.until(&driver, migration, Phase::Approval).await;
     let moved = labelled(&world, cluster, "disk");
@@ -142,14 +124,14 @@ fn f74_every_percentage_of_every_size_moves_at_least_one_and_grows() {
 
 #[tokio::test]
 async fn f75_room_that_is_gone_in_the_middle_harms_nobody_and_can_be_turned_back() {
-    let (mut world, driver) = world().await;
+    let (mut world, driver) = TestWorld::started().await;
     let cluster = world.cluster(&driver, "alpha", 3).await;
     world.floor.insert(cluster, 3);
     let migration = world.migrate(cluster, careful()).await;
     world.until(&driver, migration, Phase::Approval).await;
-    on(&world, "west", |cloud| cloud.faults.full = true);
+    world.change("west", |cloud| cloud.faults.full = true);
     world.steer(migration, Verb::Approve).await;
-    pass(&world, &driver, 60).await;
+    world.pass(&driver, 60).await;
     assert_eq!(world.phase(migration).await, Phase::Provisioning, "it waits for room");
     assert_eq!(world.cordons(cluster), 1, "no node of the second wave was touched");
     world.steer(migration, Verb::Rollback).await;
@@ -159,7 +141,7 @@ async fn f75_room_that_is_gone_in_the_middle_harms_nobody_and_can_be_turned_back
 
 #[tokio::test]
 async fn f76_turning_back_with_the_target_dead_says_what_is_left_until_it_is_gone() {
-    let (mut world, driver) = world().await;
+    let (mut world, driver) = TestWorld::started().await;
     let cluster = world.cluster(&driver, "alpha", 2).await;
     world.floor.insert(cluster, 2);
     let mut wish = careful();
@@ -167,14 +149,14 @@ async fn f76_turning_back_with_the_target_dead_says_what_is_left_until_it_is_gon
     let migration = world.migrate(cluster, wish).await;
     world.until(&driver, migration, Phase::Holding).await;
     let made = world.sim.truth().servers.len();
-    on(&world, "west", |cloud| cloud.faults.power = Power::Refusing);
+    world.change("west", |cloud| cloud.faults.power = Power::Refusing);
     world.steer(migration, Verb::Rollback).await;
     world.until(&driver, migration, Phase::RolledBack).await;
     assert_eq!(world.serving(cluster), 2, "the source serves");
-    pass(&world, &driver, 60).await;
+    world.pass(&driver, 60).await;
     assert_eq!(world.sim.truth().servers.len(), made, "no server was made");
     assert_eq!(condition(&world, migration, "TargetCleanup").await, Some(true));
-    on(&world, "west", |cloud| cloud.faults.power = Power::Up);
+    world.change("west", |cloud| cloud.faults.power = Power::Up);
     world
         .settle(&driver, "the target is clean", async |world| {
             condition(world, migration, "TargetCleanup").await == Some(false)
@@ -185,14 +167,14 @@ async fn f76_turning_back_with_the_target_dead_says_what_is_left_until_it_is_gon
 
 #[tokio::test]
 async fn f77_a_source_that_dies_in_the_hold_closes_the_way_back() {
-    let (mut world, driver) = world().await;
+    let (mut world, driver) = TestWorld::started().await;
     let cluster = world.cluster(&driver, "alpha", 2).await;
     world.floor.insert(cluster, 2);
     let mut wish = careful();
     wish["waves"] = json!([{"upto": "100%", "soak_seconds": 1}]);
     let migration = world.migrate(cluster, wish).await;
     world.until(&driver, migration, Phase::Holding).await;
-    pass(&world, &driver, 10).await;
+    world.pass(&driver, 10).await;
     assert_eq!(condition(&world, migration, "WayBack").await, Some(true));
     let old = workers(&world, "east");
     let kube = world.kube_of(cluster).expect("an API");
@@ -206,7 +188,7 @@ async fn f77_a_source_that_dies_in_the_hold_closes_the_way_back() {
         .await;
     let refused = world.try_steer(migration, Verb::Rollback).await.expect_err("it is closed");
     assert!(refused.to_string().contains("way back is closed"), "{refused}");
-    pass(&world, &driver, 30).await;
+    world.pass(&driver, 30).await;
     assert_eq!(world.serving(cluster), 2, "the target goes on serving");
     for (name, _) in &old {
         kube.start_node(name, world.db.now());
@@ -222,7 +204,7 @@ async fn f77_a_source_that_dies_in_the_hold_closes_the_way_back() {
 
 #[tokio::test]
 async fn f78_a_drained_node_that_somebody_opened_is_drained_again_before_it_is_deleted() {
-    let (world, driver) = world().await;
+    let (world, driver) = TestWorld::started().await;
     let cluster = world.cluster(&driver, "alpha", 2).await;
     world.deploy(cluster, (4, 3)).await;
     world.settle(&driver, "pods run", async |world| world.ready_pods(cluster) == 4).await;
@@ -274,7 +256,7 @@ async fn reach(
 ) -> MigrationId {
     let mut wish = careful();
     match phase {
-        Phase::Provisioning => on(world, "west", |cloud| cloud.faults.full = true),
+        Phase::Provisioning => world.change("west", |cloud| cloud.faults.full = true),
         Phase::Draining => world.deploy(cluster, (2, 2)).await,
         Phase::Soaking => wish["waves"] = json!([{"upto": "100%", "soak_seconds": 86_400}]),
         Phase::Holding | Phase::Committing | Phase::RollingBack => {
@@ -290,7 +272,7 @@ async fn reach(
         Phase::Pending => return id,
         Phase::Committing => {
             world.until(driver, id, Phase::Holding).await;
-            on(world, "east", |cloud| cloud.faults.power = Power::Refusing);
+            world.change("east", |cloud| cloud.faults.power = Power::Refusing);
             world.steer(id, Verb::Commit).await;
         }
         Phase::RollingBack => {
@@ -319,14 +301,14 @@ const HELD: [Phase; 8] = [
 
 #[tokio::test]
 async fn f79_deleting_the_cluster_ends_its_migration_in_every_phase() {
-    let (first, driver) = world().await;
+    let (first, driver) = TestWorld::started().await;
     let cluster = first.cluster(&driver, "alpha", 2).await;
     let prepared = first.prepare().await;
     for (seed, phase) in (70_u64..).zip(HELD) {
         let world = TestWorld::resume(&prepared, seed).await;
         let driver = world.replica(CrashPoints::none());
         let id = reach(&world, &driver, cluster, phase).await;
-        on(&world, "east", |cloud| cloud.faults.power = Power::Up);
+        world.change("east", |cloud| cloud.faults.power = Power::Up);
         world.delete(&driver, cluster).await;
         assert_eq!(world.phase(id).await, Phase::Cancelled, "deleted in {}", phase.as_str());
         world.sweep(&driver).await;
@@ -335,7 +317,7 @@ async fn f79_deleting_the_cluster_ends_its_migration_in_every_phase() {
 
 #[tokio::test]
 async fn f79_scaling_is_carried_out_in_every_phase() {
-    let (first, driver) = world().await;
+    let (first, driver) = TestWorld::started().await;
     let cluster = first.cluster(&driver, "alpha", 2).await;
     let prepared = first.prepare().await;
     for (seed, phase) in (80_u64..).zip(HELD) {
@@ -351,7 +333,7 @@ async fn f79_scaling_is_carried_out_in_every_phase() {
         }
         // What held it lets go; somebody waves it through.
         for cloud in ["east", "west"] {
-            on(&world, cloud, |cloud| {
+            world.change(cloud, |cloud| {
                 cloud.faults.power = Power::Up;
                 cloud.faults.full = false;
             });
@@ -383,8 +365,10 @@ async fn f79_scaling_is_carried_out_in_every_phase() {
 
 #[tokio::test]
 async fn f83_turning_back_while_servers_build_and_nodes_drain_leaves_nothing() {
-    let (first, driver) = world().await;
+    let (first, driver) = TestWorld::started().await;
     let cluster = first.cluster(&driver, "alpha", 3).await;
+    // Nobody of it may go: a drain takes until somebody turns back.
+    first.deploy(cluster, (3, 3)).await;
     let prepared = first.prepare().await;
     for (seed, held) in (90_u64..).zip([Phase::Provisioning, Phase::Draining]) {
         let mut world = TestWorld::resume(&prepared, seed).await;

@@ -20,7 +20,7 @@ fn served(workers: u32) -> Model {
             break;
         }
     }
-    assert_eq!(model.nodes.iter().filter(|node| node.is_serving()).count() as u32, workers + 1);
+    assert_eq!(model.nodes.iter().filter(|node| node.is_serving()).count(), workers as usize + 1);
     model
 }
 

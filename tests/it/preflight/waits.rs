@@ -10,18 +10,11 @@ use zcp::domain::insight::Level;
 use zcp::domain::migration::{Phase, Verb};
 use zcp::sim::faults::{Chance, Effect, Rule};
 use zcp::worker::Driver;
-use zcp::worker::crash::CrashPoints;
 
 use super::{again, insight, level, plan, view};
-use crate::support::world::{TestWorld, WorldOptions};
+use crate::support::world::TestWorld;
 
 const BARE: &str = "/api/v1/namespaces/default/pods";
-
-async fn world() -> (TestWorld, Driver) {
-    let world = TestWorld::new(WorldOptions::default()).await;
-    let driver = world.replica(CrashPoints::none());
-    (world, driver)
-}
 
 fn quick() -> Value {
     json!({
@@ -67,7 +60,7 @@ async fn waive(world: &TestWorld, id: PreflightId, (insight, seconds): (&str, i6
 
 #[tokio::test]
 async fn a_migration_waits_for_what_blocks_until_it_is_waived_in_time() {
-    let (world, driver) = world().await;
+    let (world, driver) = TestWorld::started().await;
     let cluster = world.cluster(&driver, "alpha", 2).await;
     bare_pod(&world, cluster).await;
     let migration = world.migrate(cluster, quick()).await;
@@ -90,7 +83,7 @@ async fn a_migration_waits_for_what_blocks_until_it_is_waived_in_time() {
 
 #[tokio::test]
 async fn a_waiver_given_to_a_plan_counts_for_the_migration_that_follows() {
-    let (world, driver) = world().await;
+    let (world, driver) = TestWorld::started().await;
     let cluster = world.cluster(&driver, "alpha", 1).await;
     bare_pod(&world, cluster).await;
     world
@@ -111,7 +104,7 @@ async fn a_waiver_given_to_a_plan_counts_for_the_migration_that_follows() {
 
 #[tokio::test]
 async fn what_another_migration_will_make_is_reserved() {
-    let (world, driver) = world().await;
+    let (world, driver) = TestWorld::started().await;
     let first = world.cluster(&driver, "alpha", 2).await;
     let second = world.cluster(&driver, "beta", 2).await;
     let quota = |instances: u32| {
@@ -143,7 +136,7 @@ async fn what_another_migration_will_make_is_reserved() {
 
 #[tokio::test]
 async fn a_cluster_or_cloud_that_does_not_answer_is_an_insight() {
-    let (world, driver) = world().await;
+    let (world, driver) = TestWorld::started().await;
     let cluster = world.cluster(&driver, "alpha", 1).await;
     let kube = world.kube_of(cluster).expect("an API");
     kube.set_faults(world.db.now(), |faults| faults.is_api_down = true);

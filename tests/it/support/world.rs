@@ -149,6 +149,13 @@ fn settings(parallel_steps: usize) -> Settings {
 }
 
 impl TestWorld {
+    /// An installation as it is by default, and one replica.
+    pub async fn started() -> (Self, Driver) {
+        let world = Self::new(WorldOptions::default()).await;
+        let driver = world.replica(CrashPoints::none());
+        (world, driver)
+    }
+
     /// A world with clouds east and west, checked and ready.
     pub async fn new(options: WorldOptions) -> Self {
         Self::on(TestDb::new().await, options).await
@@ -339,6 +346,20 @@ impl TestWorld {
         let least = now + SignedDuration::from_millis(100);
         let most = now + SignedDuration::from_mins(10);
         self.db.clock.advance(next.clamp(least, most).duration_since(now));
+    }
+
+    /// Lets world time pass, at least `seconds`.
+    pub async fn pass(&self, driver: &Driver, seconds: i64) {
+        let end = self.db.now() + SignedDuration::from_secs(seconds);
+        while self.db.now() < end {
+            self.tick(driver).await;
+            self.pass_time().await;
+        }
+    }
+
+    /// Changes a cloud.
+    pub fn change(&self, cloud: &str, change: impl FnOnce(&mut zcp::sim::cloud::Cloud)) {
+        self.sim.with_cloud(cloud, |cloud, _| change(cloud)).expect("a cloud");
     }
 
     /// The limits that hold at every moment.
