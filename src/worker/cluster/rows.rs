@@ -116,12 +116,36 @@ impl ClusterWorker {
         loaded: &Loaded,
         (row, why): (&NodeRow, &str),
     ) -> Result<Done, WorkError> {
+        let fault = self.unlisted_fault(lease, loaded, row).await?;
+        let told = fault.as_ref().map(|fault| format!("its server is in ERROR: {fault}"));
+        let why = told.as_deref().unwrap_or(why);
         let now = self.context.now();
         let mut tx = self.context.fenced(lease).await?;
+        if fault.is_some() {
+            let found = Change::ServerFound(ServerStatus::Error.as_str().to_owned(), fault);
+            progress::write(&mut tx, row.node.id, found, now).await?;
+        }
         progress::write(&mut tx, row.node.id, Change::Lost(why.to_owned()), now).await?;
         self.tell_why(&mut tx, loaded, (row, why)).await?;
         tx.commit().await?;
         Ok(Done::Progress)
+    }
+
+    /// The fault of a server in ERROR whose list does not tell it: Nova leaves it out for servers
+    /// that never had a host (seen with Zed). Nobody waits for it: without an answer there is none.
+    async fn unlisted_fault(
+        &self,
+        lease: &Lease,
+        loaded: &Loaded,
+        row: &NodeRow,
+    ) -> Result<Option<String>, WorkError> {
+        let node = &row.node;
+        let is_untold =
+            node.server_status == Some(ServerStatus::Error) && node.server_fault.is_none();
+        let Some(id) = node.server_id.as_ref().filter(|_| is_untold) else { return Ok(None) };
+        let client = loaded.client(&self.context, node.cloud_id)?;
+        let found = self.context.call(lease, "confirm server", client.server(id)).await?;
+        Ok(found.ok().flatten().and_then(|server| server.fault).map(|fault| fault.message))
     }
 
     /// Tells of a node that is given up though nobody asked for that, and of the host it was on.

@@ -1,6 +1,7 @@
 """Those who saw it: the real `openstack` and `kubectl`, and the clouds' own APIs. Nothing here
 asks zcpd."""
 import base64
+import contextlib
 import glob
 import json
 import os
@@ -210,15 +211,36 @@ class Lab:
                        headers={"X-OpenStack-Nova-API-Version": "2.53"})
 
     def room(self, cloud, there_is):
-        """Placement's figures: without room Nova accepts a server and then finds no valid host.
-        Compute services write their own figures back only after minutes."""
+        """Placement's figures: without room Nova accepts a server and then finds no valid host."""
         admin, version = self.witness.admin[cloud], {"OpenStack-API-Version": "placement 1.26"}
         providers = admin.get("placement", "/resource_providers", headers=version)
         for row in providers["resource_providers"]:
             path = "/resource_providers/%s/inventories/VCPU" % row["uuid"]
             inventory = admin.get("placement", path, headers=version)
-            inventory["reserved"] = 0 if there_is else inventory["total"]
-            admin.call("PUT", "placement", path, inventory, headers=version)
+            reserved = 0 if there_is else inventory["total"]
+            if inventory["reserved"] != reserved:
+                inventory["reserved"] = reserved
+                admin.call("PUT", "placement", path, inventory, headers=version)
+
+    @contextlib.contextmanager
+    def full(self, cloud):
+        """No room for the time. Compute services write their own figures back whenever a server of
+        theirs comes or goes, so ours are written again and again."""
+        over = threading.Event()
+
+        def hold():
+            while not over.wait(0.3):
+                with contextlib.suppress(Exception):   # both may write at once; the next try counts
+                    self.room(cloud, False)
+        self.room(cloud, False)
+        holder = threading.Thread(target=hold, daemon=True)
+        holder.start()
+        try:
+            yield
+        finally:
+            over.set()
+            holder.join()
+            self.room(cloud, True)
 
     def heal(self):
         """As if no case had ever touched anything."""

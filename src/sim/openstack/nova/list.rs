@@ -83,7 +83,7 @@ pub(super) fn list(cx: &mut Cx, user: &User, detail: Detail) -> Result<Reply, Re
     let servers = page(cx, &filter, limit)?;
     let show = |server: &&Server| match detail {
         Detail::Names => view::name_only(cx, server),
-        Detail::All => view::whole(cx, user, server),
+        Detail::All => view::listed(cx, user, server),
     };
     let rows: Vec<Value> = servers.iter().map(show).collect();
     let mut body = json!({});

@@ -35,6 +35,16 @@ fn of_down_cell(cx: &Cx, server: &Server) -> Value {
     })
 }
 
+/// A row of `GET /servers/detail`. As with Zed, it lacks the fault of a server that never had a
+/// host: that is in another cell's database.
+pub(super) fn listed(cx: &Cx, user: &User, server: &Server) -> Value {
+    let mut body = whole(cx, user, server);
+    if let Some(fields) = body.as_object_mut().filter(|_| server.host.is_none()) {
+        fields.remove("fault");
+    }
+    body
+}
+
 /// A server with everything.
 pub(super) fn whole(cx: &Cx, user: &User, server: &Server) -> Value {
     if cx.cloud.faults.cell_down && cx.minor >= 69 {
