@@ -37,7 +37,7 @@ async fn f05_a_full_target_is_waited_for_and_costs_no_ports() {
     let ports = on_west(&world.sim.truth());
     assert!(ports <= 2, "{ports} ports for one wanted node");
     assert!(waiting(&world, migration).await.contains("0 of 1 new nodes"));
-    world.pass(&driver, 7200).await;
+    world.pass(&driver, 4200).await;
     let why = waiting(&world, migration).await;
     assert!(why.contains("paused: 8 servers in a row") && why.contains("No valid host"), "{why}");
     assert!(on_west(&world.sim.truth()) <= 2, "{why}");

@@ -48,7 +48,8 @@ def no_hosts(world):
         told = until("somebody says that the zone takes nothing", said, 60, 1)
     finally:
         world.lab.hosts(cloud, "enabled")
-    world.control.ready("shop", WORKERS + 1, patience=240)
+    # a cloud without room is asked again each five minutes
+    world.control.ready("shop", WORKERS + 1, patience=420)
     world.control.scale("shop", WORKERS)
     settled(world, cloud)
     return told.group(0)
