@@ -33,7 +33,8 @@ pub struct Settings {
     /// How long a server that may have been made is looked for before it is made again. Default
     /// 60 s: Nova's API answers for a request that its proxy gave up on within less.
     pub unclear_wait: Duration,
-    /// How often servers of a busy account are listed, and nodes of a busy cluster. Default 5 s.
+    /// How often servers of a busy account are listed, at least, and nodes of a busy cluster.
+    /// Default 5 s.
     pub busy_period: Duration,
     /// How often an idle account's servers are listed. Default 60 s.
     pub servers_period: Duration,

@@ -20,6 +20,8 @@ const LONGEST_BUSY_WAIT: Duration = Duration::from_mins(15);
 const CAPACITY_RECHECK: Duration = Duration::from_mins(5);
 /// Waits for a person, but looks now and then: the cause may be mended outside of zcp.
 pub(super) const HUMAN_RECHECK: Duration = Duration::from_mins(30);
+/// How long a transaction that the database broke off because of another one waits.
+const CONTENDED_WAIT: Duration = Duration::from_millis(200);
 /// Longest error text that is stored.
 const MESSAGE_LIMIT: usize = 2000;
 
@@ -64,6 +66,11 @@ impl WorkError {
         match self {
             Self::LeaseLost | Self::Crashed(_) => None,
             Self::Outside(error) => Some(finish_outside(error, attempts, fraction)),
+            // Two transactions stood in each other's way; the other one went through.
+            Self::Store(error) if error.is_contended() => Some(Finish::Busy {
+                error: chain(self),
+                wait: CONTENDED_WAIT.mul_f64(0.5 + fraction),
+            }),
             Self::Store(_) | Self::Internal(_) => {
                 Some(Finish::Failed { error: chain(self), backoff: backoff(attempts, fraction) })
             }

@@ -2,14 +2,23 @@
 //!
 //! Never a GET for each server on a timer. Only clusters whose nodes changed are woken.
 
+use std::time::Duration;
+
 use super::context::Context;
 use super::{Next, Reconciler, WorkError};
 use crate::domain::ids::{AccountId, NodeId};
 use crate::domain::node::SERVER_DELETING;
 use crate::openstack::nova::{Server, ServerFilter};
 use crate::store::cloud_progress;
-use crate::store::nodes::observed::{self, SeenServer};
+use crate::store::nodes::observed::{self, Pace, SeenServer};
 use crate::store::work::{Lease, ResourceId, WorkKind, wake, wake_all};
+
+/// Servers in a page of a list: Nova's `max_limit` as it is shipped.
+const PAGE: usize = 1_000;
+/// How often an account is listed while servers are built or deleted, if that is cheap.
+const MOVING_PERIOD: Duration = Duration::from_secs(1);
+/// Part of a cloud's calls that such lists may take.
+const SHARE: f64 = 0.1;
 
 /// Lists the servers of accounts.
 #[derive(Debug, Clone)]
@@ -83,8 +92,40 @@ impl Reconciler for ObserveServers {
             wake(&mut tx, WorkKind::Cloud, cloud.id, now).await?;
         }
         tx.commit().await?;
-        let is_busy = observed::is_busy(context.store.pool(), id).await?;
         let settings = &context.settings;
-        Ok(Next::After(if is_busy { settings.busy_period } else { settings.servers_period }))
+        Ok(Next::After(match observed::pace(context.store.pool(), id).await? {
+            Pace::Calm => settings.servers_period,
+            Pace::Busy => settings.busy_period,
+            Pace::Moving => {
+                let rate = f64::from(cloud.spec.limits.calls_per_second);
+                moving_period(found.len(), rate, settings.busy_period)
+            }
+        }))
+    }
+}
+
+/// How long until the next list while servers are built or deleted: a second, for a build slot that
+/// is free and not seen as such builds nothing; longer where so many pages would take more than
+/// [`SHARE`] of the cloud's calls. Never longer than `busy_period`.
+fn moving_period(servers: usize, calls_per_second: f64, busy_period: Duration) -> Duration {
+    #[expect(clippy::cast_precision_loss, reason = "a few thousand pages at most")]
+    let pages = (servers / PAGE + 1) as f64;
+    let affordable = pages / (calls_per_second.max(1.0) * SHARE);
+    Duration::from_secs_f64(affordable).clamp(MOVING_PERIOD.min(busy_period), busy_period)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_of_what_moves_are_quick_and_take_a_tenth_of_the_calls() {
+        let seconds = |servers, rate| moving_period(servers, rate, Duration::from_secs(5));
+        assert_eq!(seconds(100, 20.0), Duration::from_secs(1));
+        assert_eq!(seconds(3_500, 20.0), Duration::from_secs(2));
+        assert_eq!(seconds(30_000, 20.0), Duration::from_secs(5));
+        assert_eq!(seconds(10, 1.0), Duration::from_secs(5));
+        let dev = Duration::from_millis(300);
+        assert_eq!(moving_period(10, 20.0, dev), dev);
     }
 }

@@ -97,22 +97,37 @@ pub async fn write_servers(
     Ok(changed)
 }
 
-/// Whether an account has servers on their way in or out, so that it is listed often.
-pub async fn is_busy(
-    executor: impl PgExecutor<'_>,
-    account: AccountId,
-) -> Result<bool, StoreError> {
+/// How much is going on with the servers of an account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pace {
+    /// All are as they should be.
+    Calm,
+    /// Some are not.
+    Busy,
+    /// Some are being built or deleted: somebody waits for each, and for its place in the queue.
+    Moving,
+}
+
+/// How often an account should be listed.
+pub async fn pace(executor: impl PgExecutor<'_>, account: AccountId) -> Result<Pace, StoreError> {
     let row = sqlx::query(
-        "SELECT EXISTS (
-             SELECT 1 FROM nodes
-             WHERE account_id = $1 AND closed_at IS NULL
-               AND (server IN ('unknown', 'deleting')
-                    OR server = 'present' AND server_status IS DISTINCT FROM 'ACTIVE'))",
+        "SELECT count(*) > 0 AS is_busy,
+                coalesce(bool_or(server IN ('unknown', 'deleting')
+                                 OR server_status IS NULL OR server_status = 'BUILD'), FALSE)
+                    AS is_moving
+         FROM nodes
+         WHERE account_id = $1 AND closed_at IS NULL
+           AND (server IN ('unknown', 'deleting')
+                OR server = 'present' AND server_status IS DISTINCT FROM 'ACTIVE')",
     )
     .bind(account)
     .fetch_one(executor)
     .await?;
-    Ok(row.try_get(0)?)
+    Ok(match (row.try_get("is_moving")?, row.try_get("is_busy")?) {
+        (true, _) => Pace::Moving,
+        (false, true) => Pace::Busy,
+        (false, false) => Pace::Calm,
+    })
 }
 
 /// What a list of Node objects says about one node.
