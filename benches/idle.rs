@@ -15,7 +15,7 @@ const WORKERS: u32 = 38;
 /// How often is looked whether all is seen in time.
 const LOOK: Duration = Duration::from_secs(5);
 /// Longest that a start may take before something is wrong.
-const START: Duration = Duration::from_mins(10);
+const START: Duration = Duration::from_mins(40);
 
 /// A size of fleet and what is promised of it.
 #[derive(Debug, Clone, Copy)]

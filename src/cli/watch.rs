@@ -80,10 +80,11 @@ fn wrapped(text: &str) -> String {
     lines.join("\n")
 }
 
-/// How many insights keep it from beginning.
+/// How many insights keep it from beginning until somebody does something.
 fn blocking(migration: &Migration) -> u32 {
     let is_early = matches!(migration.phase, Phase::Pending | Phase::Preflight);
-    let blocks = |one: &&Insight| one.level == Level::Block && one.waived.is_none();
+    let blocks =
+        |one: &&Insight| one.level == Level::Block && one.waived.is_none() && !one.awaits_canary();
     let count = migration.insights.iter().filter(|_| is_early).filter(blocks).count();
     u32::try_from(count).unwrap_or(u32::MAX)
 }

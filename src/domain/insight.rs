@@ -143,6 +143,11 @@ impl Insight {
         self
     }
 
+    /// Whether it blocks because a canary is trying the target: that passes by itself.
+    pub fn awaits_canary(&self) -> bool {
+        self.level == Level::Block && self.id.as_str() == "canary"
+    }
+
     /// Whether nothing may go on because of it.
     pub fn blocks(&self, now: Timestamp) -> bool {
         let is_waived =

@@ -19,7 +19,7 @@ use super::context::Context;
 use super::timeline::{NodeEvent, record_migration_id};
 use super::{Next, Reconciler, WorkError};
 use crate::domain::ids::{MigrationId, PreflightId};
-use crate::domain::insight::{Insight, Level, with_waivers};
+use crate::domain::insight::{Insight, with_waivers};
 use crate::domain::migration::Phase;
 use crate::plan::preflight::{CanaryFacts, CanaryState, check, plan_move};
 use crate::store::events::EventType;
@@ -120,10 +120,6 @@ impl PreflightWorker {
     }
 }
 
-fn waits_for_canary(insights: &[Insight]) -> bool {
-    insights.iter().any(|one| one.id.as_str() == "canary" && one.level == Level::Block)
-}
-
 /// The lines of what blocks, waivers considered.
 fn blocking(row: &PreflightRow, insights: &[Insight]) -> Vec<String> {
     let Some(now) = insights.first().map(|one| one.checked_at) else { return Vec::new() };
@@ -180,7 +176,9 @@ impl Reconciler for PreflightWorker {
         }
         match self.look(lease, &row, waiting).await? {
             None => Ok(Next::Gone),
-            Some(insights) if waits_for_canary(&insights) => Ok(Next::After(CANARY_WAIT)),
+            Some(insights) if insights.iter().any(Insight::awaits_canary) => {
+                Ok(Next::After(CANARY_WAIT))
+            }
             Some(_) if waiting.is_none() => Ok(Next::Gone),
             Some(_) => {
                 let now = self.context.now();
