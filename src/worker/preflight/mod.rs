@@ -120,11 +120,12 @@ impl PreflightWorker {
     }
 }
 
-/// The lines of what blocks, waivers considered.
+/// The lines of what blocks until somebody does something, waivers considered.
 fn blocking(row: &PreflightRow, insights: &[Insight]) -> Vec<String> {
     let Some(now) = insights.first().map(|one| one.checked_at) else { return Vec::new() };
     let all = with_waivers(insights.to_vec(), &row.waivers, now);
-    all.iter().filter(|one| one.blocks(now)).map(Insight::line).collect()
+    let stays = |one: &&Insight| one.blocks(now) && !one.awaits_canary();
+    all.iter().filter(stays).map(Insight::line).collect()
 }
 
 fn told(blocking: &[String]) -> NodeEvent {

@@ -336,6 +336,25 @@ async fn a_waiver_names_its_insight_reason_and_end() {
 }
 
 #[tokio::test]
+async fn a_start_that_waits_outlasts_a_canary() {
+    let api = Canned::start().await;
+    api.on(BY_NAME, page(&[cluster("running", 4)]));
+    let mut trying = migration("preflight", 0);
+    trying["wave"] = json!(null);
+    trying["insights"] = json!([{
+        "id": "canary", "level": "BLOCK", "reason": "canaries try cloud west",
+        "checked_at": "2026-08-01T12:00:00Z",
+        "is_waivable": true,
+    }]);
+    api.on(&format!("POST /v1/clusters/{SHOP}/migrations"), (201, trying.clone()));
+    api.on(&format!("GET /v1/migrations/{MOVE}"), (200, trying));
+    let wait = ["--wait", "--timeout", "8s"];
+    let ran = api.run(&[&["migration", "start", "shop", "--to", "west"][..], &wait].concat()).await;
+    assert_eq!(ran.code, 3, "{}", ran.stderr);
+    assert!(ran.stderr.contains("not over"), "{}", ran.stderr);
+}
+
+#[tokio::test]
 async fn a_start_that_waits_ends_at_what_blocks() {
     let api = Canned::start().await;
     api.on(BY_NAME, page(&[cluster("running", 4)]));
