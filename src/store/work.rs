@@ -286,7 +286,7 @@ pub async fn finish(
     .await?;
     match row {
         Some(row) if row.try_get(0)? => Ok(Finished::DueAgain),
-        Some(_) => Ok(Finished::Recorded),
+        Some(_) => Ok(Finished::DueIn(outcome.after)),
         None => missed(store, lease).await,
     }
 }

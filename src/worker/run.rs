@@ -35,9 +35,10 @@ impl Driver {
                 driver: self.clone(),
                 registered: registered.clone(),
                 tracker: tracker.clone(),
+                stop: stop.clone(),
                 abort: abort.clone(),
             };
-            tracker.spawn(kind.run(stop.clone()));
+            tracker.spawn(kind.run());
         }
         let (listener, beats) = (self.clone(), self.clone());
         tracker.spawn(stop.clone().run_until_cancelled_owned(async move {
@@ -116,15 +117,16 @@ struct KindLoop {
     driver: Driver,
     registered: Arc<Registered>,
     tracker: TaskTracker,
+    stop: CancellationToken,
     abort: CancellationToken,
 }
 
 impl KindLoop {
-    async fn run(self, stop: CancellationToken) {
+    async fn run(self) {
         let slots = Arc::new(Semaphore::new(self.registered.settings.concurrency.max(1) as usize));
         loop {
             let free = tokio::select! {
-                () = stop.cancelled() => return,
+                () = self.stop.cancelled() => return,
                 permit = slots.clone().acquire_owned() => permit,
             };
             let Ok(first) = free else { return };
@@ -135,7 +137,7 @@ impl KindLoop {
                 let poll =
                     jitter(self.driver.parts.settings.poll, self.driver.parts.ids.fraction());
                 tokio::select! {
-                    () = stop.cancelled() => return,
+                    () = self.stop.cancelled() => return,
                     () = self.registered.hint.notified() => {}
                     () = tokio::time::sleep(poll) => {}
                 }
@@ -175,12 +177,17 @@ impl KindLoop {
 
     fn start(&self, lease: Lease, permit: OwnedSemaphorePermit) {
         let (driver, registered) = (self.driver.clone(), self.registered.clone());
-        let abort = self.abort.clone();
+        let (stop, abort) = (self.stop.clone(), self.abort.clone());
         self.tracker.spawn(async move {
             let ended = abort.run_until_cancelled(driver.activate(&registered, &lease)).await;
             drop(permit);
             match ended {
                 Some((_, Some(Finished::DueAgain))) => registered.hint.notify_one(),
+                // The poll would come too late for it.
+                Some((_, Some(Finished::DueIn(wait)))) if wait < driver.parts.settings.poll => {
+                    stop.run_until_cancelled(tokio::time::sleep(wait)).await;
+                    registered.hint.notify_one();
+                }
                 Some(_) => {}
                 None => {
                     let release = work::release(&driver.parts.store, &lease);

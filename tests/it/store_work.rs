@@ -65,7 +65,7 @@ async fn settled_work_is_due_again_after_its_resync() -> Result {
     wake(&db, 1).await?;
     let lease = claim_one(&db).await?;
     let end = Finish::Settled { resync: later(300) };
-    assert_eq!(finish(&db, &lease, end).await?, Finished::Recorded);
+    assert_eq!(finish(&db, &lease, end).await?, Finished::DueIn(later(300)));
     db.clock.advance(SignedDuration::from_secs(299));
     assert!(claim(&db, 1).await?.is_empty());
     db.clock.advance(SignedDuration::from_secs(1));

@@ -83,8 +83,8 @@ pub enum Finish {
 /// What became of a [`finish`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Finished {
-    /// Recorded.
-    Recorded,
+    /// Recorded, and due after this time.
+    DueIn(Duration),
     /// Recorded, and due at once: somebody woke the item meanwhile.
     DueAgain,
     /// There is no such item any more.
