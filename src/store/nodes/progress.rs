@@ -14,6 +14,8 @@ pub enum Change {
     Dismiss(String),
     /// The port may be made from now on.
     PortIntent,
+    /// The port was refused: nothing of it is there.
+    PortRefused,
     /// The port is there, with its id and address.
     PortMade(String, String),
     /// Nothing is left of the port.
@@ -88,6 +90,9 @@ fn query(id: NodeId, change: Change, now: Ts) -> Query {
         }
         Change::PortIntent => {
             sqlx::query("UPDATE nodes SET port = 'unknown' WHERE id = $1").bind(id)
+        }
+        Change::PortRefused => {
+            sqlx::query("UPDATE nodes SET port = 'never' WHERE id = $1").bind(id)
         }
         Change::PortMade(port, address) => sqlx::query(
             "UPDATE nodes SET port = 'present', port_id = $2, address = $3, trouble = NULL

@@ -2,7 +2,8 @@
 //!
 //! Each activation loads everything, plans (`plan::cluster`), takes the steps that the plan has for
 //! different nodes side by side, and plans anew. Every step follows one order: intent recorded
-//! under the lease, call, result recorded under the lease. What a crash leaves:
+//! under the lease, call, result recorded under the lease. Nothing is looked for before the first
+//! call, or after one that was refused: there is nothing. What a crash leaves:
 //!
 //! | step | killed before the call | killed after it, before its record |
 //! |---|---|---|

@@ -56,6 +56,8 @@ struct NewPort<'a> {
     pairs: Vec<AddressPair>,
     /// The node that it is for; none for the endpoint's.
     row: Option<&'a NodeRow>,
+    /// What was known before the intent: `never` says that there is nothing to look for.
+    state: Outside,
 }
 
 impl ClusterWorker {
@@ -76,7 +78,8 @@ impl ClusterWorker {
         let change = cluster_progress::Change::VipPort(Outside::Unknown);
         cluster_progress::write(&mut tx, cluster.id, change, self.context.now()).await?;
         tx.commit().await?;
-        let wanted = NewPort { cloud, name, description, pairs: vec![], row: None };
+        let state = cluster.vip_port;
+        let wanted = NewPort { cloud, name, description, pairs: vec![], row: None, state };
         let port = self.port(lease, loaded, wanted).await?;
         let address = address_of(&port)?;
         let mut tx = self.context.fenced(lease).await?;
@@ -108,8 +111,8 @@ impl ClusterWorker {
             "zcp.install={} zcp.cluster={} zcp.node={}",
             self.context.installation.id, node.cluster_id, node.id
         );
-        let (cloud, name) = (node.cloud_id, node.name.clone());
-        let wanted = NewPort { cloud, name, description, pairs, row: Some(row) };
+        let (cloud, name, state) = (node.cloud_id, node.name.clone(), node.port);
+        let wanted = NewPort { cloud, name, description, pairs, row: Some(row), state };
         match self.port(lease, loaded, wanted).await {
             Ok(port) => {
                 let address = address_of(&port)?;
@@ -129,10 +132,15 @@ impl ClusterWorker {
         loaded: &Loaded,
         new: NewPort<'_>,
     ) -> Result<Port, WorkError> {
-        let NewPort { cloud, name, description, pairs, row } = new;
+        let NewPort { cloud, name, description, pairs, row, state } = new;
         let client = loaded.client(&self.context, cloud)?;
-        let filter = PortFilter { description: Some(description.clone()), ..PortFilter::default() };
-        let found = self.context.call(lease, "list ports", client.list_ports(&filter)).await??;
+        let found = if state == Outside::Never {
+            Vec::new()
+        } else {
+            let description = Some(description.clone());
+            let filter = PortFilter { description, ..PortFilter::default() };
+            self.context.call(lease, "list ports", client.list_ports(&filter)).await??
+        };
         let mut ours: Vec<Port> =
             found.into_iter().filter(|port| port.description == description).collect();
         ours.sort_by(|a, b| a.id.cmp(&b.id));
@@ -154,7 +162,11 @@ impl ClusterWorker {
                 allowed_address_pairs: pairs,
                 fixed_ip: None,
             };
-            self.context.call(lease, "create port", client.create_port(&new)).await??
+            let made = self.context.call(lease, "create port", client.create_port(&new)).await?;
+            if let (Some(row), true) = (row, made.as_ref().is_err_and(is_refusal)) {
+                self.write(lease, &row.node, Change::PortRefused).await?;
+            }
+            made?
         };
         let tags = self.tags(loaded);
         if !tags.iter().all(|tag| port.tags.contains(tag)) {
@@ -183,15 +195,25 @@ impl ClusterWorker {
         let mut tx = self.context.fenced(lease).await?;
         groups::write(&mut tx, id, Outside::Unknown, None).await?;
         tx.commit().await?;
-        let all =
-            self.context.call(lease, "find server group", client.list_server_groups()).await??;
+        let all = if group.state == Outside::Never {
+            Vec::new()
+        } else {
+            let list = client.list_server_groups();
+            self.context.call(lease, "find server group", list).await??
+        };
         let mut named: Vec<_> = all.into_iter().filter(|one| one.name == group.name).collect();
         named.sort_by(|a, b| a.id.cmp(&b.id));
         let outside = if let Some(found) = named.into_iter().next() {
             found.id
         } else {
             let create = client.create_server_group(&group.name);
-            self.context.call(lease, "create server group", create).await??
+            let made = self.context.call(lease, "create server group", create).await?;
+            if made.as_ref().is_err_and(is_refusal) {
+                let mut tx = self.context.fenced(lease).await?;
+                groups::write(&mut tx, id, Outside::Never, None).await?;
+                tx.commit().await?;
+            }
+            made?
         };
         let mut tx = self.context.fenced(lease).await?;
         groups::write(&mut tx, id, Outside::Present, Some(&outside)).await?;
@@ -539,6 +561,11 @@ fn facts(loaded: &Loaded, cloud: CloudId) -> Result<(&CloudWork, &Inventory), Wo
         WorkError::internal(format!("the inventory of cloud {} is not known yet", cloud.name))
     })?;
     Ok((cloud, inventory))
+}
+
+/// Whether a create was refused, so that nothing came of it and nothing has to be looked for.
+fn is_refusal(error: &OutsideError) -> bool {
+    !matches!(error.kind, OutsideKind::Unclear | OutsideKind::Exists)
 }
 
 /// What an owner or operator named does not resolve any more: parked until somebody mends it.
