@@ -40,8 +40,10 @@ pub struct AccountWork {
     pub cloud_id: CloudId,
     /// Sealed credential; `serde_json` of `domain::credential::Credential`.
     pub credential: Sealed,
-    /// When its servers were last listed.
+    /// When all its servers were last listed.
     pub listed_at: Option<jiff::Timestamp>,
+    /// How many of ours there were.
+    pub servers: u32,
     /// Since when lists lack the servers of a cell that is down.
     pub incomplete_since: Option<jiff::Timestamp>,
 }
@@ -85,7 +87,7 @@ pub async fn accounts(
     cloud: CloudId,
 ) -> Result<Vec<AccountWork>, StoreError> {
     let rows = sqlx::query(
-        "SELECT id, cloud_id, credential, listed_at, incomplete_since FROM accounts
+        "SELECT id, cloud_id, credential, listed_at, servers, incomplete_since FROM accounts
          WHERE cloud_id = $1
          ORDER BY project_id NULLS FIRST",
     )
@@ -101,7 +103,7 @@ pub async fn account(
     id: AccountId,
 ) -> Result<Option<AccountWork>, StoreError> {
     let row = sqlx::query(
-        "SELECT id, cloud_id, credential, listed_at, incomplete_since FROM accounts
+        "SELECT id, cloud_id, credential, listed_at, servers, incomplete_since FROM accounts
          WHERE id = $1 AND cloud_id IN (SELECT id FROM clouds WHERE removed_at IS NULL)",
     )
     .bind(id)
@@ -117,7 +119,7 @@ pub async fn account_of(
     project: ProjectId,
 ) -> Result<Option<AccountWork>, StoreError> {
     let row = sqlx::query(
-        "SELECT id, cloud_id, credential, listed_at, incomplete_since FROM accounts
+        "SELECT id, cloud_id, credential, listed_at, servers, incomplete_since FROM accounts
          WHERE cloud_id = $1 AND (project_id = $2 OR project_id IS NULL)
          ORDER BY project_id NULLS LAST
          LIMIT 1",
@@ -130,7 +132,9 @@ pub async fn account_of(
 }
 
 fn read_account(row: &PgRow) -> Result<AccountWork, StoreError> {
+    let servers: i32 = row.try_get("servers")?;
     Ok(AccountWork {
+        servers: u32::try_from(servers).unwrap_or(0),
         id: row.try_get("id")?,
         cloud_id: row.try_get("cloud_id")?,
         credential: row.try_get("credential")?,
@@ -175,21 +179,25 @@ pub async fn write_check(
     Ok(result.rows_affected() == 1)
 }
 
-/// Records that an account's servers were listed, and whether all of them were.
+/// Records that all servers of an account were listed, how many there were, and whether some may
+/// be missing.
 pub async fn write_listed(
     tx: &mut Tx,
-    (account, is_complete): (AccountId, bool),
+    account: AccountId,
+    (servers, is_complete): (usize, bool),
     now: jiff::Timestamp,
 ) -> Result<(), StoreError> {
     let result = sqlx::query(
         "UPDATE accounts
          SET listed_at = $2,
+             servers = $4,
              incomplete_since = CASE WHEN $3 THEN NULL ELSE coalesce(incomplete_since, $2) END
          WHERE id = $1",
     )
     .bind(account)
     .bind(ts(now))
     .bind(is_complete)
+    .bind(i32::try_from(servers).unwrap_or(i32::MAX))
     .execute(&mut **tx)
     .await?;
     expect_rows(&result, 1)

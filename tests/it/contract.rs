@@ -364,6 +364,23 @@ async fn f04_servers_are_found_by_tags_and_exact_names() {
 }
 
 #[tokio::test]
+async fn servers_are_found_by_when_they_changed() {
+    for subject in subjects() {
+        let client = &subject.client;
+        let (server, port) = subject.active(&subject.name("changed")).await;
+        let made = server.created.expect("Nova tells when");
+        let shows = async |since| {
+            let filter = ServerFilter { changed_since: Some(since), ..ServerFilter::default() };
+            let list = client.list_servers(&filter).await.expect("a list");
+            list.servers.iter().any(|one| one.id == server.id)
+        };
+        assert!(shows(made).await);
+        assert!(!shows(made + jiff::SignedDuration::from_hours(1)).await);
+        subject.remove(&server, &port).await;
+    }
+}
+
+#[tokio::test]
 async fn a_server_stops_and_starts() {
     for subject in subjects() {
         let client = &subject.client;

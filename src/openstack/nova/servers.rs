@@ -139,6 +139,9 @@ pub struct ServerFilter {
     pub tags: Vec<String>,
     /// The exact name.
     pub name: Option<String>,
+    /// Only those that changed at or after this moment of Nova's clock, with those deleted since;
+    /// API reference, "changes-since".
+    pub changed_since: Option<jiff::Timestamp>,
 }
 
 /// A list of servers. A server that is missing from it may still exist: a filtered list leaves
@@ -173,6 +176,9 @@ impl CloudClient {
         }
         if let Some(name) = &filter.name {
             call = call.query("name", exactly(name));
+        }
+        if let Some(since) = filter.changed_since {
+            call = call.query("changes-since", since.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
         }
         let mut is_complete = true;
         self.fetch_each(call.version(version), "servers", |row: ServerRow| {

@@ -7,6 +7,7 @@
 pub mod heirs;
 pub mod observed;
 pub mod progress;
+pub mod slots;
 
 use std::str::FromStr;
 
@@ -292,52 +293,4 @@ pub async fn insert(tx: &mut Tx, new: NewNodeRow) -> Result<(), StoreError> {
     .execute(&mut **tx)
     .await?;
     expect_rows(&result, 1)
-}
-
-/// Whether one more server of a cluster may be built on a cloud that takes `slots` at once. Locks
-/// the cloud's row first, so that two replicas do not both take the last slot; the lock ends with
-/// the transaction that records the intent.
-///
-/// While servers of other clusters wait for a slot too, each cluster has its share of them: a pool
-/// of two hundred does not keep a pool of one waiting for an hour. Who waits looks every few
-/// seconds; a cluster that is stopped or waits for something else has no share.
-pub async fn has_build_slot(
-    tx: &mut Tx,
-    (cloud, cluster): (CloudId, ClusterId),
-    slots: u32,
-    now: jiff::Timestamp,
-) -> Result<bool, StoreError> {
-    sqlx::query("SELECT 1 FROM clouds WHERE id = $1 FOR UPDATE")
-        .bind(cloud)
-        .fetch_optional(&mut **tx)
-        .await?;
-    let row = sqlx::query(
-        "SELECT count(*) FILTER (WHERE is_building) AS building,
-                count(*) FILTER (WHERE is_building AND cluster_id = $2) AS ours,
-                count(DISTINCT cluster_id) FILTER (WHERE is_waiting AND cluster_id <> $2) AS others
-         FROM (
-             SELECT cluster_id,
-                    server = 'unknown' OR server = 'present'
-                        AND (server_status IS NULL OR server_status = 'BUILD') AS is_building,
-                    server = 'never' AND port = 'present' AND token = 'present'
-                        AND desired = 'present' AND trouble IS NULL
-                        AND (not_before IS NULL OR not_before <= $3)
-                        AND EXISTS (
-                            SELECT 1 FROM work_items
-                            WHERE kind = 'cluster' AND resource_id = cluster_id AND enabled
-                              AND due_at <= $3 + interval '10 seconds') AS is_waiting
-             FROM nodes
-             WHERE cloud_id = $1 AND closed_at IS NULL
-         ) AS open",
-    )
-    .bind(cloud)
-    .bind(cluster)
-    .bind(ts(now))
-    .fetch_one(&mut **tx)
-    .await?;
-    let (building, ours, others): (i64, i64, i64) =
-        (row.try_get("building")?, row.try_get("ours")?, row.try_get("others")?);
-    let slots = i64::from(slots);
-    let share = (slots + others) / (others + 1);
-    Ok(building < slots && (others == 0 || ours < share))
 }

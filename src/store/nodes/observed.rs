@@ -34,7 +34,8 @@ pub struct SeenServer {
     pub host: Option<String>,
 }
 
-/// Writes a list of an account's servers; what is missing in it counts only if it is complete. Returns the clusters of the nodes that changed.
+/// Writes a list of an account's servers; what is missing in it counts only if it is complete.
+/// Returns the clusters of the nodes that changed.
 ///
 /// A row that was written after the list began is left alone. A server that should be there and
 /// is not in the list is marked missing; the cluster worker asks for it by id before it believes
@@ -104,17 +105,17 @@ pub enum Pace {
     Calm,
     /// Some are not.
     Busy,
-    /// Some are being built or deleted: somebody waits for each, and for its place in the queue.
-    Moving,
+    /// Some are being built: somebody waits for each, and for its build slot.
+    Building,
 }
 
 /// How often an account should be listed.
 pub async fn pace(executor: impl PgExecutor<'_>, account: AccountId) -> Result<Pace, StoreError> {
     let row = sqlx::query(
         "SELECT count(*) > 0 AS is_busy,
-                coalesce(bool_or(server IN ('unknown', 'deleting')
+                coalesce(bool_or(server = 'unknown'
                                  OR server_status IS NULL OR server_status = 'BUILD'), FALSE)
-                    AS is_moving
+                    AS is_building
          FROM nodes
          WHERE account_id = $1 AND closed_at IS NULL
            AND (server IN ('unknown', 'deleting')
@@ -123,8 +124,8 @@ pub async fn pace(executor: impl PgExecutor<'_>, account: AccountId) -> Result<P
     .bind(account)
     .fetch_one(executor)
     .await?;
-    Ok(match (row.try_get("is_moving")?, row.try_get("is_busy")?) {
-        (true, _) => Pace::Moving,
+    Ok(match (row.try_get("is_building")?, row.try_get("is_busy")?) {
+        (true, _) => Pace::Building,
         (false, true) => Pace::Busy,
         (false, false) => Pace::Calm,
     })

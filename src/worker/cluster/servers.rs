@@ -31,7 +31,7 @@ use crate::plan::resolve;
 use crate::store::cloud_progress::CloudWork;
 use crate::store::events::EventType;
 use crate::store::nodes::progress::{self, Change};
-use crate::store::nodes::{NodeRow, has_build_slot};
+use crate::store::nodes::{NodeRow, slots};
 use crate::store::seal::Place;
 use crate::store::work::{Lease, WorkKind, wake_at};
 use crate::store::{cluster_progress, groups};
@@ -45,8 +45,8 @@ const NO_ROOM_WAIT: jiff::SignedDuration = jiff::SignedDuration::from_mins(5);
 /// Calls that one server may cost: each was sent, answered unclearly, and nothing was found. More
 /// would be a loop that only the quota ends.
 const CREATES: u32 = 3;
-/// How long a step waits for a free build slot; a server that becomes ACTIVE wakes it sooner.
-const SLOT_WAIT: std::time::Duration = std::time::Duration::from_secs(5);
+/// How long a step waits for what another step is about to record.
+const SOON: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// A port that is to be.
 struct NewPort<'a> {
@@ -99,7 +99,7 @@ impl ClusterWorker {
         let mut pairs = Vec::new();
         if node.role == Role::ControlPlane {
             let Some(vip) = &loaded.cluster.vip_address else {
-                return Ok(Done::Wait(SLOT_WAIT));
+                return Ok(Done::Wait(SOON));
             };
             pairs.push(AddressPair::new(vip));
         } else {
@@ -231,13 +231,17 @@ impl ClusterWorker {
         if node.server == Outside::Unknown {
             return self.look_for_server(lease, loaded, row).await;
         }
-        let new = self.new_server(loaded, row).await?;
         let (cloud, _) = loaded.cloud(node.cloud_id)?;
+        let (whose, limit) = ((node.cloud_id, node.cluster_id), cloud.spec.limits.builds_in_flight);
         let now = self.context.now();
+        // Most find none: they must not stand in the way of those that do.
+        if !slots::is_free(self.context.store.pool(), whose, limit, now).await? {
+            return Ok(Done::Wait(slots::LONGEST_WAIT));
+        }
+        let new = self.new_server(loaded, row).await?;
         let mut tx = self.context.fenced(lease).await?;
-        let slots = cloud.spec.limits.builds_in_flight;
-        if !has_build_slot(&mut tx, (node.cloud_id, node.cluster_id), slots, now).await? {
-            return Ok(Done::Wait(SLOT_WAIT));
+        if !slots::take(&mut tx, whose, limit, now).await? {
+            return Ok(Done::Wait(slots::LONGEST_WAIT));
         }
         let intent = Change::ServerIntent(now, now + BUNDLE_LIFE);
         progress::write(&mut tx, node.id, intent, now).await?;
@@ -354,7 +358,7 @@ impl ClusterWorker {
         row: &NodeRow,
     ) -> Result<Done, WorkError> {
         let node = &row.node;
-        let Some(id) = &node.server_id else { return Ok(Done::Wait(SLOT_WAIT)) };
+        let Some(id) = &node.server_id else { return Ok(Done::Wait(SOON)) };
         let client = loaded.client(&self.context, node.cloud_id)?;
         match self.context.call(lease, "start server", client.start_server(id)).await? {
             Err(error) if error.kind != OutsideKind::Busy => return Err(error.into()),

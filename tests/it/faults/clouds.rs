@@ -428,3 +428,21 @@ async fn f68_a_large_pool_does_not_keep_a_small_one_waiting() {
     let most = bed.world.sim.with_cloud("east", |cloud, _| cloud.compute.most_building);
     assert!(most.is_some_and(|most| most <= 4), "{most:?}: as many as at the first making");
 }
+
+#[tokio::test]
+async fn f68_a_slot_that_becomes_free_is_taken_at_once() {
+    let bed = Bed::new().await;
+    sqlx::query(
+        "UPDATE clouds SET generation = generation + 1,
+             spec = jsonb_set(spec, '{limits,builds_in_flight}', '1')",
+    )
+    .execute(bed.world.db.store.pool())
+    .await
+    .expect("limits");
+    let before = bed.world.db.now();
+    bed.world.scale(bed.shop, 10).await;
+    bed.ready(10).await;
+    // Eight builds one after the other, 2.3 s each and a second until a list shows it.
+    let took = bed.world.db.now().duration_since(before).as_secs();
+    assert!(took < 60, "{took} s: who waits for a slot is woken when one is free");
+}
