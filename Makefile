@@ -14,7 +14,7 @@ help:
 	@echo "make test       all tests that need only Rust and PostgreSQL"
 	@echo "make test-live  the same against two real OpenStack clouds and real Kubernetes (root, Debian 12)"
 	@echo "make test-long  the crash matrix and the random worlds with many seeds (SEEDS=10 WORLDS=10000)"
-	@echo "make bench      the promises in numbers, half an hour (ONLY=idle, SMOKE=1)"
+	@echo "make bench      the promises in numbers, an hour (ONLY=idle, SMOKE=1)"
 	@echo "make lint       format, clippy, licences"
 	@echo "make lab        install and start the real clouds of test-live"
 	@echo "make openapi    write openapi/zcp.json anew"

@@ -203,6 +203,8 @@ fn forbidden() -> Vec<String> {
         ("#[ig", "nore"),
         ("should_", "panic"),
         ("FIX", "ME"),
+        ("<<<<", "<<< "),
+        (">>>>", ">>> "),
     ]
     .map(|(a, b)| format!("{a}{b}").to_lowercase())
     .to_vec()
