@@ -261,13 +261,7 @@ async fn a_migration_ends_early_only_before_its_first_server() {
 #[tokio::test]
 async fn f68_builds_in_flight_stay_within_the_clouds_limit() {
     let (world, driver) = TestWorld::started().await;
-    sqlx::query(
-        "UPDATE clouds SET spec = jsonb_set(spec, '{limits,builds_in_flight}', '2'),
-                           generation = generation + 1",
-    )
-    .execute(world.db.store.pool())
-    .await
-    .expect("limits");
+    world.limit_builds(2).await;
     world.cluster(&driver, "alpha", 6).await;
     let most = world.sim.with_cloud("east", |cloud, _| cloud.compute.most_building);
     assert_eq!(most, Some(2));

@@ -406,13 +406,7 @@ async fn f30_a_sweep_at_every_moment_takes_nothing_that_is_being_made() {
 #[tokio::test]
 async fn f68_a_large_pool_does_not_keep_a_small_one_waiting() {
     let bed = Bed::new().await;
-    sqlx::query(
-        "UPDATE clouds SET generation = generation + 1,
-             spec = jsonb_set(spec, '{limits,builds_in_flight}', '2')",
-    )
-    .execute(bed.world.db.store.pool())
-    .await
-    .expect("limits");
+    bed.world.limit_builds(2).await;
     bed.world.scale(bed.shop, 9).await;
     bed.world.settle(&bed.driver, "the first ones build", async |_| bed.workers().len() > 3).await;
     bed.world.scale(bed.other, 2).await;
@@ -432,13 +426,7 @@ async fn f68_a_large_pool_does_not_keep_a_small_one_waiting() {
 #[tokio::test]
 async fn f68_a_slot_that_becomes_free_is_taken_at_once() {
     let bed = Bed::new().await;
-    sqlx::query(
-        "UPDATE clouds SET generation = generation + 1,
-             spec = jsonb_set(spec, '{limits,builds_in_flight}', '1')",
-    )
-    .execute(bed.world.db.store.pool())
-    .await
-    .expect("limits");
+    bed.world.limit_builds(1).await;
     let before = bed.world.db.now();
     bed.world.scale(bed.shop, 10).await;
     bed.ready(10).await;

@@ -357,6 +357,18 @@ impl TestWorld {
         }
     }
 
+    /// Lets every cloud build so many servers at once.
+    pub async fn limit_builds(&self, slots: u32) {
+        sqlx::query(
+            "UPDATE clouds SET generation = generation + 1,
+                 spec = jsonb_set(spec, '{limits,builds_in_flight}', to_jsonb($1::integer))",
+        )
+        .bind(i32::try_from(slots).expect("a few"))
+        .execute(self.db.store.pool())
+        .await
+        .expect("limits");
+    }
+
     /// Changes a cloud.
     pub fn change(&self, cloud: &str, change: impl FnOnce(&mut zcp::sim::cloud::Cloud)) {
         self.sim.with_cloud(cloud, |cloud, _| change(cloud)).expect("a cloud");
