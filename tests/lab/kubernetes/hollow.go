@@ -6,7 +6,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"syscall"
 	"time"
 )
@@ -16,14 +15,11 @@ import (
 // a hollow kubelet keeps the providerID of a Node that it finds but would make
 // one of its own.
 func (s *server) runHollow(ctx context.Context, k *kubelet) {
-	// A hollow kubelet listens on all addresses, and all share these.
-	first := 20000 + 2*portSlot(s.record.address())
 	args := []string{"--morph=kubelet", "--name=" + k.name,
 		"--bootstrap-kubeconfig=" + s.path("/etc/kubernetes/bootstrap-kubelet.conf"),
 		"--kubeconfig=" + s.path("/var/lib/kubelet/bootstrapped.conf"),
 		"--cert-dir=" + s.path("/var/lib/kubelet/pki"),
-		"--use-host-image-service=false",
-		"--kubelet-port=" + strconv.Itoa(first), "--kubelet-read-only-port=" + strconv.Itoa(first+1)}
+		"--use-host-image-service=false"}
 	if labels := k.flags["node-labels"]; labels != "" {
 		args = append(args, "--node-labels="+labels)
 	}
@@ -37,12 +33,20 @@ func (s *server) runHollow(ctx context.Context, k *kubelet) {
 	}
 	defer log.Close()
 	for {
-		cmd := exec.CommandContext(ctx, filepath.Join(s.agent.bin, "kubemark"), args...)
+		// A hollow kubelet listens on all addresses, and all share these: another one, or a
+		// connection that goes out, can have taken any port since the last try.
+		port, readOnly, err := twoFreePorts()
+		if err != nil {
+			s.console.printf("kubelet: %v", err)
+			return
+		}
+		ports := []string{"--kubelet-port=" + port, "--kubelet-read-only-port=" + readOnly}
+		cmd := exec.CommandContext(ctx, filepath.Join(s.agent.bin, "kubemark"), append(ports, args...)...)
 		cmd.Env = []string{"TMPDIR=" + s.path("/tmp")}
 		cmd.Stdout, cmd.Stderr = log, log
 		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-		s.console.printf("kubelet: hollow, port %d", first)
-		err := cmd.Run()
+		s.console.printf("kubelet: hollow, port %s", port)
+		err = cmd.Run()
 		if ctx.Err() != nil {
 			return
 		}
@@ -51,12 +55,16 @@ func (s *server) runHollow(ctx context.Context, k *kubelet) {
 	}
 }
 
-// portSlot tells servers of one cloud and of two apart by their addresses
-// last 14 bits.
-func portSlot(address string) int {
-	ip := net.ParseIP(address).To4()
-	if ip == nil {
-		return 0
+// twoFreePorts are ports that nobody listens on, and no connection goes out from.
+func twoFreePorts() (string, string, error) {
+	var ports [2]string
+	for n := range ports {
+		free, err := net.Listen("tcp", ":0")
+		if err != nil {
+			return "", "", err
+		}
+		defer free.Close()
+		_, ports[n], _ = net.SplitHostPort(free.Addr().String())
 	}
-	return (int(ip[1])>>1&1)<<13 | (int(ip[2])&31)<<8 | int(ip[3])
+	return ports[0], ports[1], nil
 }
