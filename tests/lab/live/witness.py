@@ -27,8 +27,12 @@ class Witness:
         self.urls = {name: Cloud(rig.state, name).urls() for name in CLOUDS}
         self.kaas = {name: rest.Client(self.urls[name], "kaas", "kaas") for name in CLOUDS}
         self.admin = {name: rest.Client(self.urls[name]) for name in CLOUDS}
-        self.before = {name: {kind: {row["id"] for row in rows}
-                              for kind, rows in self.things(name).items()} for name in CLOUDS}
+        self.before = self.ids()
+
+    def ids(self):
+        """What is in the clouds now."""
+        return {name: {kind: {row["id"] for row in rows}
+                       for kind, rows in self.things(name).items()} for name in CLOUDS}
 
     def openstack(self, cloud, *words):
         """The real client, from the lab's own packages."""
@@ -79,12 +83,14 @@ class Witness:
             marks = [mark for mark in marks if mark.startswith("zcp.install=")]
             assert len(marks) == len(set(marks)), "two ports of one node: %s" % sorted(marks)
 
-    def nothing_left(self, patience=120):
-        """Nothing that was not there when we came; asked until it is so."""
+    def nothing_left(self, patience=120, before=None):
+        """Nothing that was not there before (when we came); asked until it is so."""
+        before = before or self.before
+
         def look():
             left = ["%s %s %s" % (cloud, kind, row.get("name"))
                     for cloud in CLOUDS for kind, rows in self.things(cloud).items()
-                    for row in rows if row["id"] not in self.before[cloud][kind]]
+                    for row in rows if row["id"] not in before[cloud][kind]]
             look.left = left
             return not left
         try:
