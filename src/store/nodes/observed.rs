@@ -4,6 +4,7 @@ use sqlx::types::Json;
 use sqlx::{PgExecutor, Row};
 
 use super::NodeRow;
+use super::slots::IS_BUILDING;
 use crate::domain::ids::{AccountId, ClusterId, NodeId};
 use crate::domain::ledger::Ledger;
 use crate::domain::node::Kubelet;
@@ -111,19 +112,14 @@ pub enum Pace {
 
 /// How often an account should be listed.
 pub async fn pace(executor: impl PgExecutor<'_>, account: AccountId) -> Result<Pace, StoreError> {
-    let row = sqlx::query(
-        "SELECT count(*) > 0 AS is_busy,
-                coalesce(bool_or(server = 'unknown'
-                                 OR server_status IS NULL OR server_status = 'BUILD'), FALSE)
-                    AS is_building
+    let sql = format!(
+        "SELECT count(*) > 0 AS is_busy, coalesce(bool_or({IS_BUILDING}), FALSE) AS is_building
          FROM nodes
          WHERE account_id = $1 AND closed_at IS NULL
            AND (server IN ('unknown', 'deleting')
-                OR server = 'present' AND server_status IS DISTINCT FROM 'ACTIVE')",
-    )
-    .bind(account)
-    .fetch_one(executor)
-    .await?;
+                OR server = 'present' AND server_status IS DISTINCT FROM 'ACTIVE')"
+    );
+    let row = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(account).fetch_one(executor).await?;
     Ok(match (row.try_get("is_building")?, row.try_get("is_busy")?) {
         (true, _) => Pace::Building,
         (false, true) => Pace::Busy,

@@ -17,7 +17,7 @@ use crate::store::{StoreError, Tx, ts};
 pub const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// A node whose server takes a slot. The index `nodes_building_idx` has this condition.
-const IS_BUILDING: &str = "closed_at IS NULL
+pub(super) const IS_BUILDING: &str = "closed_at IS NULL
     AND (server = 'unknown'
          OR server = 'present' AND (server_status IS NULL OR server_status = 'BUILD'))";
 
@@ -44,7 +44,7 @@ pub async fn is_free(
     now: jiff::Timestamp,
 ) -> Result<bool, StoreError> {
     let sql = format!(
-        "SELECT building, ours, CASE WHEN building < $5 THEN (
+        "SELECT ours, CASE WHEN building < $5 THEN (
                     SELECT count(DISTINCT cluster_id) FROM nodes
                     WHERE cloud_id = $1 AND cluster_id <> $4 AND {IS_WAITING})
                 END AS others
@@ -63,9 +63,8 @@ pub async fn is_free(
         .await?;
     // Nobody is counted when all slots are taken.
     let Some(others) = row.try_get::<Option<i64>, _>("others")? else { return Ok(false) };
-    let (building, ours): (i64, i64) = (row.try_get("building")?, row.try_get("ours")?);
     let share = (slots + others) / (others + 1);
-    Ok(building < slots && (others == 0 || ours < share))
+    Ok(row.try_get::<i64, _>("ours")? < share)
 }
 
 /// The same, decided: locks the cloud's row, so that two replicas do not both take the last slot.
